@@ -1,0 +1,206 @@
+// Drivers of cross_entropy: the loss, its gradient, or both from one pass over the logits.
+#include <algorithm>
+#include <mutex>
+
+#include "dispatch.hpp"
+#include "elements.hpp"
+#include "loss.hpp"
+#include "parallel.hpp"
+
+namespace crossent {
+namespace {
+
+// The kernels' view of weights and smoothing: a(c) = (1 - e) * weight * [c = target] + e / C * weight(c).
+class TargetDistribution {
+ public:
+  explicit TargetDistribution(const LossProblem& problem) {
+    const double spread = problem.smoothing() / static_cast<double>(problem.classes());
+    const bool wide = compute_dtype(problem.input().dtype) == DType::float64;
+    if (problem.has_indices()) {
+      kind_ = problem.smoothing() == 0 ? TargetKind::index : TargetKind::smoothed_index;
+      if (kind_ == TargetKind::smoothed_index) fill(problem, wide, spread);
+    } else {
+      kind_ = problem.has_weight() ? TargetKind::weighted_probabilities : TargetKind::probabilities;
+      if (problem.has_weight()) fill(problem, wide, 1);
+      const double keep = 1 - problem.smoothing();
+      keep_ = wide ? keep : static_cast<double>(static_cast<float>(keep));
+      keep_low_ = keep - keep_;
+      spread_ = spread;
+    }
+  }
+
+  TargetKind kind() const { return kind_; }
+  void describe(CrossEntropyRun& run) const {
+    run.class_weight = class_weight_.data();
+    run.class_weight_sum = class_weight_sum_;
+    run.keep = keep_;
+    run.keep_low = keep_low_;
+    run.spread = spread_;
+  }
+
+ private:
+  // factor * weight of each class, in the compute type.
+  void fill(const LossProblem& problem, bool wide, double factor) {
+    const std::ptrdiff_t size = wide ? 8 : 4;
+    class_weight_.resize(static_cast<std::size_t>(problem.classes() * size));
+    ExactSum sum;
+    for (std::ptrdiff_t c = 0; c < problem.classes(); ++c) {
+      const double value = factor * (problem.has_weight() ? problem.weight()[static_cast<std::size_t>(c)] : 1.0);
+      const DType dtype = wide ? DType::float64 : DType::float32;
+      char* p = class_weight_.data() + c * size;
+      write_floating(dtype, p, value);
+      sum.add(read_floating(dtype, p));
+    }
+    class_weight_sum_ = sum.value();
+  }
+
+  TargetKind kind_;
+  std::vector<char> class_weight_;
+  double class_weight_sum_ = 0, keep_ = 1, keep_low_ = 0, spread_ = 0;
+};
+
+// What of a call differs between the three functions.
+struct Wanted {
+  const LossResult* result = nullptr;
+  const Upstream* upstream = nullptr;  // null: a gradient of 1
+  const Array* out = nullptr;
+};
+
+class CrossEntropyCall {
+ public:
+  CrossEntropyCall(const LossProblem& problem, const KernelTable& kernels, const Wanted& wanted)
+      : problem_(problem), kernels_(kernels), wanted_(wanted), space_(problem.input().ndim, problem.input().shape, problem.axes()) {
+    const ConstArray& logits = problem.input();
+    const ConstArray& target = problem.target();
+    operands_.input = space_.add_class_shaped(logits.data, logits.dtype, logits.strides);
+    operands_.second_dtype = compute_dtype(logits.dtype);
+    if (problem.has_indices()) {
+      target_ = space_.add_row_shaped(target.data, target.dtype, target.strides);
+    } else {
+      operands_.second = space_.add_class_shaped(target.data, target.dtype, target.strides);
+    }
+    if (wanted.out) operands_.output = space_.add_class_shaped(wanted.out->data, wanted.out->dtype, wanted.out->strides);
+    if (wanted.upstream && wanted.upstream->values.data) {
+      const ConstArray& values = wanted.upstream->values;
+      upstream_ = space_.add_row_shaped(values.data, values.dtype, values.strides);
+    }
+    if (writes_each()) {
+      const Array& losses = wanted.result->losses;
+      losses_ = space_.add_row_shaped(losses.data, losses.dtype, losses.strides);
+    }
+    space_.finish();
+  }
+
+  const RowSpace& space() const { return space_; }
+  int target_operand() const { return target_; }
+
+  Status run(Elements elements) {
+    const TargetDistribution distribution(problem_);
+    const RowFeeder feeder(kernels_, elements, space_, operands_);
+    const auto& kernels = wanted_.out ? kernels_.cross_entropy_gradient : kernels_.cross_entropy;
+    const CrossEntropyKernel kernel = kernels[static_cast<int>(elements)][static_cast<int>(distribution.kind())];
+    ExactSum sum;
+    std::mutex sum_mutex;
+    const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
+      ExactSum part;
+      for (std::ptrdiff_t block = first; block < end; ++block) run_block(feeder, block, scratch, distribution, kernel, part);
+      if (sums()) {
+        const std::lock_guard<std::mutex> lock(sum_mutex);
+        sum.add(part);
+      }
+    };
+    if (!for_each_block_range(threads_for(space_.rows() * space_.classes()), feeder.blocks(), feeder.scratch_bytes(), handle)) {
+      return out_of_memory();
+    }
+    if (sums()) *wanted_.result->loss = problem_.reduce(sum);
+    return {};
+  }
+
+ private:
+  bool sums() const { return wanted_.result && problem_.options().reduction != Reduction::none; }
+  bool writes_each() const { return wanted_.result && problem_.options().reduction == Reduction::none; }
+
+  void run_block(const RowFeeder& feeder, std::ptrdiff_t block, char* scratch, const TargetDistribution& distribution,
+                 CrossEntropyKernel kernel, ExactSum& sum) const {
+    const std::ptrdiff_t first = block * feeder.block_rows();
+    const std::ptrdiff_t count = std::min(feeder.block_rows(), space_.rows() - first);
+    std::int64_t target[kMaxBlockRows];
+    double target_weight[kMaxBlockRows], gradient_scale[kMaxBlockRows], loss[kMaxBlockRows];
+    if (problem_.has_indices()) {
+      problem_.read_targets(space_, target_, first, count, target);
+      problem_.target_weights(count, target, target_weight);
+    }
+    if (wanted_.out) {
+      if (upstream_ >= 0) {
+        read_rows(space_, upstream_, first, count, gradient_scale);
+      } else {
+        std::fill(gradient_scale, gradient_scale + count,
+                  problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0));
+      }
+    }
+    feeder.feed(block, scratch, [&](const Run& rows, std::ptrdiff_t done) {
+      CrossEntropyRun run;
+      static_cast<Run&>(run) = rows;
+      distribution.describe(run);
+      run.result = loss + done;
+      run.target = target + done;
+      run.target_weight = target_weight + done;
+      run.gradient_scale = gradient_scale + done;
+      kernel(run);
+    });
+    if (sums()) add_block(sum, loss, count);
+    if (writes_each()) write_rows(space_, losses_, first, count, loss);
+  }
+
+  const LossProblem& problem_;
+  const KernelTable& kernels_;
+  const Wanted& wanted_;
+  RowSpace space_;
+  KernelOperands operands_;
+  int target_ = -1, upstream_ = -1, losses_ = -1;
+};
+
+Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options,
+                          const Wanted& wanted) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return simd_status();
+  LossProblem problem;
+  if (Status s = problem.check("logits", logits, target, options, true); !s) return s;
+  Elements elements = static_cast<Elements>(logits.dtype);
+  if (wanted.out) {
+    if (Status s = problem.check_output("logits", *wanted.out, elements); !s) return s;
+  }
+  if (wanted.upstream && wanted.upstream->values.data) {
+    if (Status s = problem.check_per_sample("grad", wanted.upstream->values); !s) return s;
+  }
+  CrossEntropyCall call(problem, *kernels, wanted);
+  if (Status s = problem.scan_targets(call.space(), call.target_operand()); !s) return s;
+  return call.run(elements);
+}
+
+}  // namespace
+
+Status cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options,
+                     const LossResult& result) {
+  Wanted wanted;
+  wanted.result = &result;
+  return call_cross_entropy(logits, target, options, wanted);
+}
+
+Status cross_entropy_backward(const Upstream& grad, const ConstArray& logits, const ConstArray& target,
+                              const LossOptions& options, const Array& out) {
+  Wanted wanted;
+  wanted.upstream = &grad;
+  wanted.out = &out;
+  return call_cross_entropy(logits, target, options, wanted);
+}
+
+Status cross_entropy_value_and_grad(const ConstArray& logits, const ConstArray& target, const LossOptions& options,
+                                    const LossResult& result, const Array& out) {
+  Wanted wanted;
+  wanted.result = &result;
+  wanted.out = &out;
+  return call_cross_entropy(logits, target, options, wanted);
+}
+
+}  // namespace crossent

@@ -1,0 +1,141 @@
+// Checks and row feeding that all drivers share.
+#include "driver.hpp"
+
+#include <algorithm>
+
+#include "elements.hpp"
+
+namespace crossent {
+namespace {
+
+const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", "bool",   "int8",  "int16",
+                                   "int32",   "int64",   "uint8",   "uint16",   "uint32", "uint64"};
+std::string name_of(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
+
+// Gathered rows should stay in the second-level cache.
+constexpr std::ptrdiff_t kStageElements = 1 << 15;
+
+}  // namespace
+
+Status choose_elements(DType in, DType out, Elements& elements) {
+  const bool widens = out == DType::float32;
+  if (in == out) {
+    elements = static_cast<Elements>(in);
+  } else if (in == DType::float16 && widens) {
+    elements = Elements::f16_to_f32;
+  } else if (in == DType::bfloat16 && widens) {
+    elements = Elements::bf16_to_f32;
+  } else {
+    return {Code::bad_value, "out has dtype " + name_of(out) + ", but the result has dtype " + name_of(in)};
+  }
+  return {};
+}
+
+Status check_floating(const char* name, const ConstArray& array) {
+  if (is_floating(array.dtype)) return {};
+  return {Code::bad_type, std::string(name) + " must have a floating dtype, not " + name_of(array.dtype)};
+}
+
+Status check_output(const ConstArray& in, const char* in_name, const Array& out, Elements& elements) {
+  if (out.ndim != in.ndim || !std::equal(in.shape, in.shape + in.ndim, out.shape)) {
+    return {Code::bad_value, "out has shape " + shape_text(out.ndim, out.shape) + ", but " + in_name + " has shape " +
+                                 shape_text(in.ndim, in.shape)};
+  }
+  return choose_elements(in.dtype, out.dtype, elements);
+}
+
+Status out_of_memory() { return {Code::out_of_memory, "no memory for the scratch space of a row"}; }
+
+void write_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, const double* values) {
+  const DType dtype = space.dtype(operand);
+  for (std::ptrdiff_t done = 0; done < count;) {
+    const std::ptrdiff_t run = space.run_length(first + done, count - done);
+    const Operand rows = space.rows_at(operand, first + done);
+    for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
+    done += run;
+  }
+}
+
+void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, double* values) {
+  const DType dtype = space.dtype(operand);
+  for (std::ptrdiff_t done = 0; done < count;) {
+    const std::ptrdiff_t run = space.run_length(first + done, count - done);
+    const Operand rows = space.rows_at(operand, first + done);
+    for (std::ptrdiff_t i = 0; i < run; ++i) values[done + i] = read_floating(dtype, rows.data + i * rows.row_stride);
+    done += run;
+  }
+}
+
+RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpace& space, const KernelOperands& operands)
+    : kernels_(kernels), space_(space), operands_(operands) {
+  const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
+  const std::ptrdiff_t tile_limit = kernels.tile_limit[static_cast<int>(elements)];
+  bool contiguous = true, single_stride = true;
+  for (int operand : {operands.input, operands.second, operands.output}) {
+    if (operand < 0) continue;
+    contiguous = contiguous && space.contiguous(operand);
+    single_stride = single_stride && space.single_stride(operand);
+  }
+  const bool right_dtype = operands.second < 0 || space.dtype(operands.second) == operands.second_dtype;
+  direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
+  // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
+  const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;
+  const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
+  block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, kMaxBlockRows);
+  kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
+  if (!direct_) {
+    staged_rows_ = std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
+    stage_bytes_ = (static_cast<std::size_t>(staged_rows_ * classes) * sizeof(double) + 63) / 64 * 64;
+  }
+}
+
+std::size_t RowFeeder::scratch_bytes() const { return kernel_bytes_ + 4 * stage_bytes_; }
+
+Operand RowFeeder::staged(char* memory, DType dtype) const {
+  Operand rows;
+  rows.data = memory;
+  rows.class_stride = item_size(dtype);
+  rows.row_stride = rows.class_stride * space_.classes();
+  return rows;
+}
+
+void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* target, char* raw) const {
+  const DType from = space_.dtype(operands_.second), to = operands_.second_dtype;
+  space_.gather(operands_.second, first, rows, from == to ? target : raw);
+  if (from == to) return;
+  const std::ptrdiff_t count = rows * space_.classes();
+  if (to == DType::float32 && (from == DType::float16 || from == DType::bfloat16)) {
+    kernels_.to_float(static_cast<Elements>(from), raw, count, reinterpret_cast<float*>(target));
+    return;
+  }
+  const std::ptrdiff_t size = item_size(from), target_size = item_size(to);
+  for (std::ptrdiff_t i = 0; i < count; ++i) write_floating(to, target + i * target_size, read_floating(from, raw + i * size));
+}
+
+std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, char* scratch, Run& run) const {
+  run.classes = space_.classes();
+  run.scratch = scratch;
+  if (direct_) {
+    run.rows = space_.run_length(first, limit);
+    run.input = space_.rows_at(operands_.input, first);
+    if (operands_.second >= 0) run.second = space_.rows_at(operands_.second, first);
+    if (operands_.output >= 0) run.output = space_.rows_at(operands_.output, first);
+    return run.rows;
+  }
+  run.rows = std::min(limit, staged_rows_);
+  char* stage = scratch + kernel_bytes_;
+  run.input = staged(stage, space_.dtype(operands_.input));
+  space_.gather(operands_.input, first, run.rows, run.input.data);
+  if (operands_.second >= 0) {
+    run.second = staged(stage + stage_bytes_, operands_.second_dtype);
+    convert_second(first, run.rows, run.second.data, stage + 2 * stage_bytes_);
+  }
+  if (operands_.output >= 0) run.output = staged(stage + 3 * stage_bytes_, space_.dtype(operands_.output));
+  return run.rows;
+}
+
+void RowFeeder::finish(std::ptrdiff_t first, std::ptrdiff_t rows, const Run& run) const {
+  if (!direct_ && operands_.output >= 0) space_.scatter(operands_.output, first, rows, run.output.data);
+}
+
+}  // namespace crossent

@@ -1,0 +1,135 @@
+// Scalar access to elements of any dtype, for what is done once a row or once a class. Baseline code only.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "crossent/types.hpp"
+
+namespace crossent {
+
+constexpr std::ptrdiff_t item_size(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+    case DType::int64:
+    case DType::uint64:
+      return 8;
+    case DType::float32:
+    case DType::int32:
+    case DType::uint32:
+      return 4;
+    case DType::float16:
+    case DType::bfloat16:
+    case DType::int16:
+    case DType::uint16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+template <class T>
+T read_element(const char* p) {
+  T value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+template <class T>
+void write_element(char* p, T value) {
+  std::memcpy(p, &value, sizeof value);
+}
+
+inline double float_from_half(std::uint16_t bits) {
+  const int exponent = (bits >> 10) & 31, mantissa = bits & 1023;
+  const double sign = bits >> 15 ? -1.0 : 1.0;
+  if (exponent == 31) return mantissa ? sign * static_cast<double>(__builtin_nan("")) : sign * __builtin_inf();
+  const double scaled = exponent ? (1024 + mantissa) * static_cast<double>(1 << (exponent - 1)) : mantissa;
+  return sign * scaled * 0x1p-24;
+}
+
+// Any floating element as a float64.
+inline double read_floating(DType dtype, const char* p) {
+  switch (dtype) {
+    case DType::float32:
+      return static_cast<double>(read_element<float>(p));
+    case DType::float64:
+      return read_element<double>(p);
+    case DType::float16:
+      return float_from_half(read_element<std::uint16_t>(p));
+    default: {
+      const std::uint32_t bits = static_cast<std::uint32_t>(read_element<std::uint16_t>(p)) << 16;
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      return static_cast<double>(value);
+    }
+  }
+}
+
+inline std::uint16_t half_from_double(double value) {
+  const float single = static_cast<float>(value);
+  std::uint32_t bits;
+  std::memcpy(&bits, &single, sizeof bits);
+  const std::uint32_t sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return static_cast<std::uint16_t>(sign | 0x7e00);
+  if (magnitude >= 0x47800000) return static_cast<std::uint16_t>(sign | 0x7c00);
+  if (magnitude >= 0x38800000) {
+    return static_cast<std::uint16_t>(sign | ((magnitude + 0xfff + ((magnitude >> 13) & 1) - 0x38000000) >> 13));
+  }
+  float aligned;
+  std::memcpy(&aligned, &magnitude, sizeof aligned);
+  aligned += 0.5f;
+  std::memcpy(&bits, &aligned, sizeof bits);
+  return static_cast<std::uint16_t>(sign | (bits - 0x3f000000));
+}
+
+inline std::uint16_t bfloat16_from_double(double value) {
+  const float single = static_cast<float>(value);
+  std::uint32_t bits;
+  std::memcpy(&bits, &single, sizeof bits);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<std::uint16_t>((bits >> 16) | 0x40);
+  return static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline void write_floating(DType dtype, char* p, double value) {
+  switch (dtype) {
+    case DType::float32:
+      write_element(p, static_cast<float>(value));
+      break;
+    case DType::float64:
+      write_element(p, value);
+      break;
+    case DType::float16:
+      write_element(p, half_from_double(value));
+      break;
+    default:
+      write_element(p, bfloat16_from_double(value));
+  }
+}
+
+// An index of any integer dtype as int64; uint64 values beyond int64 become -1 and set `too_large`.
+inline std::int64_t read_index(DType dtype, const char* p, bool& too_large) {
+  switch (dtype) {
+    case DType::boolean:
+    case DType::uint8:
+      return read_element<std::uint8_t>(p);
+    case DType::int8:
+      return read_element<std::int8_t>(p);
+    case DType::int16:
+      return read_element<std::int16_t>(p);
+    case DType::uint16:
+      return read_element<std::uint16_t>(p);
+    case DType::int32:
+      return read_element<std::int32_t>(p);
+    case DType::uint32:
+      return read_element<std::uint32_t>(p);
+    case DType::int64:
+      return read_element<std::int64_t>(p);
+    default: {
+      const std::uint64_t value = read_element<std::uint64_t>(p);
+      too_large = too_large || value > INT64_MAX;
+      return value > INT64_MAX ? -1 : static_cast<std::int64_t>(value);
+    }
+  }
+}
+
+}  // namespace crossent

@@ -1,0 +1,101 @@
+// Sums of float64 numbers without rounding, so that order, grouping and threads cannot change a result.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+namespace crossent {
+
+// A number as an array of 32-bit digits over the whole range of float64 (a "superaccumulator"): adding is exact, so adding
+// is associative. After Neal, "Fast exact summation using small and large superaccumulators" (2015).
+class ExactSum {
+ public:
+  void add(double value) {
+    if (!std::isfinite(value)) {
+      special_ += value;
+      return;
+    }
+    int exponent;
+    const double fraction = std::frexp(value, &exponent);  // value = fraction * 2**exponent, |fraction| in [1/2, 1)
+    const std::int64_t mantissa = static_cast<std::int64_t>(std::ldexp(fraction, 53));
+    const int position = exponent - 53 + kOffset;  // of the mantissa's last bit; at least 0
+    const int digit = position / 32, shift = position % 32;
+    // A 53-bit number shifted by up to 31 spans three digits.
+    const std::int64_t sign = mantissa < 0 ? -1 : 1;
+    const std::uint64_t magnitude = static_cast<std::uint64_t>(mantissa * sign);
+    const std::uint64_t low = magnitude << shift;
+    const std::uint64_t high = shift ? magnitude >> (64 - shift) : 0;
+    digit_[digit] += sign * static_cast<std::int64_t>(low & 0xffffffffu);
+    digit_[digit + 1] += sign * static_cast<std::int64_t>(low >> 32);
+    digit_[digit + 2] += sign * static_cast<std::int64_t>(high);
+    if (++pending_ == kCarryEvery) carry();
+  }
+
+  void add(const ExactSum& other) {
+    carry();
+    special_ += other.special_;
+    for (int i = 0; i < kDigits; ++i) digit_[i] += other.digit_[i];
+    pending_ = kCarryEvery / 2;
+    carry();
+  }
+
+  // The sum, rounded to the nearest float64 (within one part in 2**63 of a tie).
+  double value() const {
+    if (special_ != 0) return special_;
+    ExactSum normal = *this;
+    normal.carry();
+    // After the carries all digits but the top one are in [0, 2**32). A negative sum is negated first, for digits of one sign.
+    int top = kDigits - 1;
+    while (top > 0 && normal.digit_[top] == 0) --top;
+    const bool negative = normal.digit_[top] < 0;
+    if (negative) {
+      for (std::int64_t& d : normal.digit_) d = -d;
+      normal.carry();
+      top = kDigits - 1;
+      while (top > 0 && normal.digit_[top] == 0) --top;
+    }
+    // Three digits hold at least 65 bits; what lies below only breaks ties.
+    std::uint64_t rest = 0;
+    for (int i = 0; i < top - 2; ++i) rest |= static_cast<std::uint64_t>(normal.digit_[i]);
+    std::uint64_t digits[3] = {};
+    for (int i = 0; i < 3; ++i) digits[i] = top - i >= 0 ? static_cast<std::uint64_t>(normal.digit_[top - i]) : 0;
+    std::uint64_t head = (digits[0] << 32) | digits[1];
+    int scale = (top - 1) * 32 - kOffset;
+    if (head == 0 && digits[2] == 0) return 0;
+    std::uint64_t tail = digits[2];
+    while (!(head >> 63)) {
+      head = (head << 1) | (tail >> 31);
+      tail = (tail << 1) & 0xffffffffu;
+      --scale;
+    }
+    if (tail | rest) head |= 1;  // sticky: head has 64 bits, the result 53
+    const double magnitude = std::ldexp(static_cast<double>(head >> 32), scale + 32);
+    // The upper 32 bits are exact, and so is the rest below; their sum rounds once.
+    const double result = round_to_odd_sum(magnitude, head & 0xffffffffu, scale);
+    return negative ? -result : result;
+  }
+
+ private:
+  static constexpr int kOffset = 1074 + 64;            // the weight of digit 0 is 2**-kOffset
+  static constexpr int kDigits = (1024 + kOffset) / 32 + 4;
+  static constexpr int kCarryEvery = 1 << 29;
+
+  static double round_to_odd_sum(double high, std::uint64_t low, int scale) {
+    return high + std::ldexp(static_cast<double>(low), scale);
+  }
+
+  void carry() {
+    for (int i = 0; i + 1 < kDigits; ++i) {
+      const std::int64_t up = digit_[i] >> 32;  // floor
+      digit_[i + 1] += up;
+      digit_[i] -= up * (std::int64_t{1} << 32);
+    }
+    pending_ = 0;
+  }
+
+  std::int64_t digit_[kDigits] = {};
+  double special_ = 0;  // infinities and NaN
+  int pending_ = 0;
+};
+
+}  // namespace crossent

@@ -1,0 +1,255 @@
+// Checks of loss arguments, index targets, and sums over samples.
+#include "loss.hpp"
+
+#include <algorithm>
+
+#include "elements.hpp"
+#include "parallel.hpp"
+
+namespace crossent {
+
+Status LossProblem::check(const char* input_name, const ConstArray& input, const ConstArray& target,
+                          const LossOptions& options, bool may_be_probabilities) {
+  input_ = &input;
+  target_ = &target;
+  options_ = &options;
+  if (Status s = check_floating(input_name, input); !s) return s;
+  if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
+    return {Code::bad_value, "label_smoothing must be between 0 and 1, not " + std::to_string(options.label_smoothing)};
+  }
+  if (Status s = check_axis(input_name); !s) return s;
+  if (Status s = check_target_shape(input_name, may_be_probabilities); !s) return s;
+  if (classes_ == 0) {
+    return {Code::bad_value, std::string(input_name) + " of shape " + shape_text(input.ndim, input.shape) +
+                                 " has zero classes along axis " + std::to_string(axis_)};
+  }
+  const ConstArray& weight = options.weight;
+  if (!weight.data) return {};
+  if (Status s = check_floating("weight", weight); !s) return s;
+  if (weight.ndim != 1 || weight.shape[0] != classes_) {
+    return {Code::bad_value, "weight has shape " + shape_text(weight.ndim, weight.shape) + ", but " + input_name + " of shape " +
+                                 shape_text(input.ndim, input.shape) + " has " + std::to_string(classes_) +
+                                 " classes along axis " + std::to_string(axis_) + ", which needs shape (" +
+                                 std::to_string(classes_) + ",)"};
+  }
+  weight_.resize(static_cast<std::size_t>(classes_));
+  const char* p = static_cast<const char*>(weight.data);
+  for (std::ptrdiff_t c = 0; c < classes_; ++c) {
+    weight_[static_cast<std::size_t>(c)] = read_floating(weight.dtype, p + c * weight.strides[0]);
+  }
+  return {};
+}
+
+Status LossProblem::check_axis(const char*) {
+  axis_ = options_->has_axis ? options_->axis : input_->ndim > 1 ? 1 : 0;
+  if (Status s = normalize_axes(Axes(axis_), input_->ndim, axes_); !s) return s;
+  if (axis_ < 0) axis_ += input_->ndim;
+  for (int d = 0; d < input_->ndim; ++d) {
+    if (axes_.is_class[d]) {
+      classes_ = input_->shape[d];
+    } else {
+      row_shape_[row_ndim_++] = input_->shape[d];
+    }
+  }
+  return {};
+}
+
+namespace {
+
+bool has_shape(const ConstArray& array, int ndim, const std::ptrdiff_t* shape) {
+  return array.ndim == ndim && std::equal(shape, shape + ndim, array.shape);
+}
+
+}  // namespace
+
+Status LossProblem::check_target_shape(const char* input_name, bool may_be_probabilities) {
+  const ConstArray &input = *input_, &target = *target_;
+  has_indices_ = !is_floating(target.dtype);
+  if (!has_indices_ && !may_be_probabilities) {
+    return {Code::bad_type, "target must hold class indices of an integer dtype; a floating target is for cross_entropy"};
+  }
+  const bool fits = has_indices_ ? has_shape(target, row_ndim_, row_shape_) : has_shape(target, input.ndim, input.shape);
+  if (fits) return {};
+  const std::string target_shape = shape_text(target.ndim, target.shape);
+  if (has_indices_ && has_shape(target, input.ndim, input.shape)) {
+    return {Code::bad_value, "target of an integer dtype has the shape " + target_shape + " of " + input_name +
+                                 ": class indices have shape " + shape_text(row_ndim_, row_shape_) +
+                                 "; one-hot or probability targets must have a floating dtype"};
+  }
+  std::string message = "target has shape " + target_shape + ", but " + input_name + " has shape " +
+                        shape_text(input.ndim, input.shape) + " with the class axis " + std::to_string(axis_) + ", which needs " +
+                        (has_indices_ ? "class indices of shape " + shape_text(row_ndim_, row_shape_)
+                                      : "class probabilities of that shape");
+  if (has_indices_ && !options_->has_axis && input.ndim > 2 && has_shape(target, input.ndim - 1, input.shape)) {
+    message += "; if the classes lie along the last axis, name axis=-1";
+  }
+  if (!has_indices_ && has_shape(target, row_ndim_, row_shape_)) message += "; class indices must have an integer dtype";
+  return {Code::bad_value, message};
+}
+
+Status LossProblem::check_output(const char* input_name, const Array& out, Elements& elements) const {
+  return crossent::check_output(*input_, input_name, out, elements);
+}
+
+Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
+  if (Status s = check_floating(name, array); !s) return s;
+  if (has_shape(array, row_ndim_, row_shape_)) return {};
+  return {Code::bad_value, std::string(name) + " has shape " + shape_text(array.ndim, array.shape) +
+                               ", but there is one loss a sample, of shape " + shape_text(row_ndim_, row_shape_)};
+}
+
+namespace {
+
+// `target` < 0 stands for ignored. Returns whether all are fine.
+template <class Index>
+bool read_run(const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, std::int64_t classes, std::int64_t ignored,
+              std::int64_t* target) {
+  bool bad = false;
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    const Index raw = read_element<Index>(p + i * stride);
+    const std::int64_t value = static_cast<std::int64_t>(raw);
+    const bool representable = sizeof(Index) < 8 || Index(-1) < Index(0) || value >= 0;
+    const bool ignore = representable && value == ignored;
+    const bool inside = representable && static_cast<std::uint64_t>(value) < static_cast<std::uint64_t>(classes);
+    bad |= !(inside | ignore);
+    target[i] = ignore ? -1 : value;
+  }
+  return !bad;
+}
+
+bool read_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, std::int64_t classes,
+                  std::int64_t ignored, std::int64_t* target) {
+  switch (dtype) {
+    case DType::int8:
+      return read_run<std::int8_t>(p, stride, count, classes, ignored, target);
+    case DType::int16:
+      return read_run<std::int16_t>(p, stride, count, classes, ignored, target);
+    case DType::int32:
+      return read_run<std::int32_t>(p, stride, count, classes, ignored, target);
+    case DType::int64:
+      return read_run<std::int64_t>(p, stride, count, classes, ignored, target);
+    case DType::uint16:
+      return read_run<std::uint16_t>(p, stride, count, classes, ignored, target);
+    case DType::uint32:
+      return read_run<std::uint32_t>(p, stride, count, classes, ignored, target);
+    case DType::uint64:
+      return read_run<std::uint64_t>(p, stride, count, classes, ignored, target);
+    default:
+      return read_run<std::uint8_t>(p, stride, count, classes, ignored, target);
+  }
+}
+
+}  // namespace
+
+void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                               std::int64_t* classes) const {
+  for (std::ptrdiff_t done = 0; done < count;) {
+    const std::ptrdiff_t run = space.run_length(first + done, count - done);
+    const Operand rows = space.rows_at(operand, first + done);
+    read_indices(space.dtype(operand), rows.data, rows.row_stride, run, classes_, options_->ignore_index, classes + done);
+    done += run;
+  }
+}
+
+void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
+  const double keep = 1 - smoothing();
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    if (classes[i] < 0) {
+      weights[i] = 0;
+    } else {
+      weights[i] = weight_.empty() ? keep : keep * weight_[static_cast<std::size_t>(classes[i])];
+    }
+  }
+}
+
+Status LossProblem::scan_targets(const RowSpace& space, int operand) {
+  if (!has_indices_) {
+    divisor_ = static_cast<double>(space.rows());
+    return {};
+  }
+  const std::ptrdiff_t rows = space.rows(), blocks = (rows + kMaxBlockRows - 1) / kMaxBlockRows;
+  std::int64_t kept = 0;
+  ExactSum weight_sum;
+  for (std::ptrdiff_t block = 0; block < blocks; ++block) {
+    std::int64_t target[kMaxBlockRows];
+    const std::ptrdiff_t first = block * kMaxBlockRows, count = std::min(kMaxBlockRows, rows - first);
+    for (std::ptrdiff_t done = 0; done < count;) {
+      const std::ptrdiff_t run = space.run_length(first + done, count - done);
+      const Operand at = space.rows_at(operand, first + done);
+      if (!read_indices(target_->dtype, at.data, at.row_stride, run, classes_, options_->ignore_index, target + done)) {
+        return bad_target();
+      }
+      done += run;
+    }
+    if (weight_.empty()) {
+      for (std::ptrdiff_t i = 0; i < count; ++i) kept += target[i] >= 0;
+    } else {
+      double weights[kMaxBlockRows];
+      for (std::ptrdiff_t i = 0; i < count; ++i) {
+        weights[i] = target[i] < 0 ? 0 : weight_[static_cast<std::size_t>(target[i])];
+      }
+      add_block(weight_sum, weights, count);
+    }
+  }
+  divisor_ = weight_.empty() ? static_cast<double>(kept) : weight_sum.value();
+  return {};
+}
+
+// Finds the first bad target in the order of the array's own indices; only once one is known to exist.
+Status LossProblem::bad_target() const {
+  const ConstArray& target = *target_;
+  const std::ptrdiff_t size = target.size();
+  for (std::ptrdiff_t i = 0; i < size; ++i) {
+    std::ptrdiff_t left = i, index[kMaxDims];
+    const char* p = static_cast<const char*>(target.data);
+    for (int d = target.ndim - 1; d >= 0; --d) {
+      index[d] = left % target.shape[d];
+      p += index[d] * target.strides[d];
+      left /= target.shape[d];
+    }
+    std::int64_t value;
+    if (read_indices(target.dtype, p, 0, 1, classes_, options_->ignore_index, &value)) continue;
+    const std::string text = target.dtype == DType::uint64 ? std::to_string(read_element<std::uint64_t>(p))
+                                                           : std::to_string(value);
+    const std::string position = target.ndim == 0 ? "" : " at position " + shape_text(target.ndim, index);
+    return {Code::bad_index, "target " + text + position + " is outside [0, " + std::to_string(classes_) +
+                                 "), the C = " + std::to_string(classes_) + " classes, and is not ignore_index (" +
+                                 std::to_string(options_->ignore_index) + ")"};
+  }
+  return {};
+}
+
+double LossProblem::gradient_factor(double upstream) const {
+  if (options_->reduction != Reduction::mean) return upstream;
+  return divisor_ == 0 ? 0 : upstream / divisor_;
+}
+
+double LossProblem::reduce(const ExactSum& sum) const {
+  return options_->reduction == Reduction::mean ? sum.value() / divisor_ : sum.value();
+}
+
+void add_block(ExactSum& sum, const double* values, std::ptrdiff_t count) {
+  constexpr std::ptrdiff_t lanes = 8;
+  double high[lanes] = {}, low[lanes] = {};
+  std::ptrdiff_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    for (std::ptrdiff_t k = 0; k < lanes; ++k) {
+      const double total = high[k] + values[i + k], part = total - high[k];
+      low[k] += (high[k] - (total - part)) + (values[i + k] - part);
+      high[k] = total;
+    }
+  }
+  double check = 0;
+  for (std::ptrdiff_t k = 0; k < lanes; ++k) check += high[k] - high[k];
+  if (check == 0) {
+    for (std::ptrdiff_t k = 0; k < lanes; ++k) {
+      sum.add(high[k]);
+      sum.add(low[k]);
+    }
+  } else {
+    for (std::ptrdiff_t k = 0; k < i; ++k) sum.add(values[k]);
+  }
+  for (; i < count; ++i) sum.add(values[i]);
+}
+
+}  // namespace crossent

@@ -1,0 +1,63 @@
+// What the losses share: checks of targets and weights, the divisor, and sums over samples.
+#pragma once
+
+#include <vector>
+
+#include "crossent/crossent.hpp"
+#include "driver.hpp"
+#include "exact_sum.hpp"
+
+namespace crossent {
+
+// The arguments of a loss, checked and brought into one form.
+class LossProblem {
+ public:
+  // `input` is logits or log_probs, by its name. Every error of a loss's arguments is reported here.
+  Status check(const char* input_name, const ConstArray& input, const ConstArray& target, const LossOptions& options,
+               bool may_be_probabilities);
+  Status check_output(const char* input_name, const Array& out, Elements& elements) const;
+  Status check_per_sample(const char* name, const ConstArray& array) const;
+
+  // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets.
+  void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, std::int64_t* classes) const;
+  // (1 - label_smoothing) * weight[target] of each; 0 for ignored samples.
+  void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
+  // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
+  Status scan_targets(const RowSpace& space, int operand);
+
+  // What a row's gradient is multiplied by, but for a per-sample upstream gradient.
+  double gradient_factor(double upstream) const;
+  double reduce(const ExactSum& sum) const;
+
+  const ConstArray& input() const { return *input_; }
+  const ConstArray& target() const { return *target_; }
+  const LossOptions& options() const { return *options_; }
+  const ClassAxes& axes() const { return axes_; }
+  std::ptrdiff_t classes() const { return classes_; }
+  bool has_indices() const { return has_indices_; }
+  bool has_weight() const { return !weight_.empty(); }
+  const std::vector<double>& weight() const { return weight_; }
+  double smoothing() const { return options_->label_smoothing; }
+
+ private:
+  Status check_axis(const char* input_name);
+  Status check_target_shape(const char* input_name, bool may_be_probabilities);
+  Status bad_target() const;
+
+  const ConstArray* input_ = nullptr;
+  const ConstArray* target_ = nullptr;
+  const LossOptions* options_ = nullptr;
+  ClassAxes axes_;
+  int axis_ = 0;
+  std::ptrdiff_t classes_ = 1;
+  std::ptrdiff_t row_shape_[kMaxDims];
+  int row_ndim_ = 0;
+  bool has_indices_ = true;
+  std::vector<double> weight_;
+  double divisor_ = 1;
+};
+
+// Adds up to kMaxBlockRows numbers with what every addition rounds off.
+void add_block(ExactSum& sum, const double* values, std::ptrdiff_t count);
+
+}  // namespace crossent

@@ -1,0 +1,83 @@
+// Vector leaf for x86-64 with AVX2, FMA and F16C: 32-byte vectors.
+#pragma once
+
+constexpr int kNativeBytes = 32;
+
+typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
+typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
+typedef uint32_t NativeBits __attribute__((vector_size(kNativeBytes)));
+
+CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) {
+  return (NativeFloat)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) {
+  return (NativeDouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+}
+
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
+  return (NativeDouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)a));
+}
+CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
+  return (NativeDouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)a, 1));
+}
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
+}
+
+CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
+  return (NativeBits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+}
+CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
+  const __m256i packed = _mm256_packus_epi32((__m256i)a, (__m256i)a);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+}
+
+CROSSENT_INLINE NativeFloat load_halves(const void* p) {
+  return (NativeFloat)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+CROSSENT_INLINE __m256i first_lanes_32(ptrdiff_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+CROSSENT_INLINE __m256i first_lanes_64(ptrdiff_t count) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
+  return (NativeFloat)_mm256_maskload_ps(p, first_lanes_32(count));
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
+  return (NativeDouble)_mm256_maskload_pd(p, first_lanes_64(count));
+}
+CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
+  _mm256_maskstore_ps(p, first_lanes_32(count), (__m256)a);
+}
+CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
+  _mm256_maskstore_pd(p, first_lanes_64(count), (__m256d)a);
+}
+
+// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {
+  return (NativeFloat)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+}
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) {
+  return (NativeFloat)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+}
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+}
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
+}
+
+// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
+CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
+  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset)));
+  return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(row[step] + offset)), 1);
+}
+CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
+  _mm_storeu_ps((float*)(row[0] + offset), _mm256_castps256_ps128((__m256)a));
+  _mm_storeu_ps((float*)(row[step] + offset), _mm256_extractf128_ps((__m256)a, 1));
+}

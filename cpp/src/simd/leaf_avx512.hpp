@@ -1,0 +1,85 @@
+// Vector leaf for x86-64 with AVX-512 F, BW, DQ and VL (and all of AVX2's leaf): 64-byte vectors.
+#pragma once
+
+constexpr int kNativeBytes = 64;
+
+typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
+typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
+typedef uint32_t NativeBits __attribute__((vector_size(kNativeBytes)));
+
+CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) {
+  return (NativeFloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) {
+  return (NativeDouble)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+}
+
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
+  return (NativeDouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)a));
+}
+CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
+  return (NativeDouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a, 1));
+}
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)),
+                                         _mm512_cvtpd_ps((__m512d)high), 1);
+}
+
+CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
+  return (NativeBits)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+}
+CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)a));
+}
+
+CROSSENT_INLINE NativeFloat load_halves(const void* p) {
+  return (NativeFloat)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
+}
+CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+CROSSENT_INLINE uint32_t first_lanes(ptrdiff_t count, int lanes) {
+  return count <= 0 ? 0u : count >= lanes ? (1u << lanes) - 1u : (1u << count) - 1u;
+}
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
+  return (NativeFloat)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count, 16), p);
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
+  return (NativeDouble)_mm512_maskz_loadu_pd((__mmask8)first_lanes(count, 8), p);
+}
+CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
+  _mm512_mask_storeu_ps(p, (__mmask16)first_lanes(count, 16), (__m512)a);
+}
+CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
+  _mm512_mask_storeu_pd(p, (__mmask8)first_lanes(count, 8), (__m512d)a);
+}
+
+// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {
+  return (NativeFloat)_mm512_unpacklo_ps((__m512)a, (__m512)b);
+}
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) {
+  return (NativeFloat)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+}
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm512_unpacklo_pd((__m512d)a, (__m512d)b);
+}
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
+}
+
+// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
+CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
+  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset))),
+                                          _mm_loadu_ps((const float*)(row[step] + offset)), 1);
+  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[2 * step] + offset))),
+                                           _mm_loadu_ps((const float*)(row[3 * step] + offset)), 1);
+  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
+  _mm_storeu_ps((float*)(row[0] + offset), _mm512_castps512_ps128((__m512)a));
+  _mm_storeu_ps((float*)(row[step] + offset), _mm512_extractf32x4_ps((__m512)a, 1));
+  _mm_storeu_ps((float*)(row[2 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 2));
+  _mm_storeu_ps((float*)(row[3 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 3));
+}

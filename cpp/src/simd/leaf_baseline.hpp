@@ -1,0 +1,73 @@
+// Vector leaf for any processor: 16-byte vectors, no fused multiply-add.
+// Without FMA the last bits of a result may differ from the other sets; the accuracy bounds hold all the same (the kernels
+// keep n * ln2_hi exact without FMA).
+#pragma once
+
+constexpr int kNativeBytes = 16;
+
+typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
+typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
+typedef uint32_t NativeBits __attribute__((vector_size(kNativeBytes)));
+
+CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) { return a * b + c; }
+CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) { return a * b + c; }
+
+#if defined(__SSE2__)
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)_mm_cvtps_pd((__m128)a); }
+CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
+  return (NativeDouble)_mm_cvtps_pd(_mm_movehl_ps((__m128)a, (__m128)a));
+}
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
+}
+#else
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return NativeDouble{(double)a[0], (double)a[1]}; }
+CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return NativeDouble{(double)a[2], (double)a[3]}; }
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return NativeFloat{(float)low[0], (float)low[1], (float)high[0], (float)high[1]};
+}
+#endif
+
+CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
+  uint16_t lane[4];
+  __builtin_memcpy(lane, p, sizeof lane);
+  return NativeBits{lane[0], lane[1], lane[2], lane[3]};
+}
+CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
+  const uint16_t lane[4] = {(uint16_t)a[0], (uint16_t)a[1], (uint16_t)a[2], (uint16_t)a[3]};
+  __builtin_memcpy(p, lane, sizeof lane);
+}
+
+CROSSENT_INLINE NativeFloat load_halves(const void* p) { return half_bits_to_float<NativeFloat>(load_16_bits(p)); }
+CROSSENT_INLINE void store_halves(void* p, NativeFloat a) { store_16_bits(p, float_to_half_bits<NativeBits>(a)); }
+
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
+  return load_first_by_copy<NativeDouble>(p, count);
+}
+CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
+CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
+
+// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) {
+  return __builtin_shufflevector(a, b, 0, 2);
+}
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
+  return __builtin_shufflevector(a, b, 1, 3);
+}
+
+// Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {
+  NativeFloat a;
+  __builtin_memcpy(&a, row[0] + offset, sizeof a);
+  return a;
+}
+CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
+  __builtin_memcpy(row[0] + offset, &a, sizeof a);
+}

@@ -1,0 +1,74 @@
+// Vector leaf for 64-bit ARM (NEON is part of its base instruction set): 16-byte vectors.
+#pragma once
+
+constexpr int kNativeBytes = 16;
+
+typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
+typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
+typedef uint32_t NativeBits __attribute__((vector_size(kNativeBytes)));
+
+CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) {
+  return (NativeFloat)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) {
+  return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
+  return (NativeDouble)vcvt_f64_f32(vget_low_f32((float32x4_t)a));
+}
+CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vcvt_high_f64_f32((float32x4_t)a); }
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)vcvt_high_f32_f64(vcvt_f32_f64((float64x2_t)low), (float64x2_t)high);
+}
+
+CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
+  uint16x4_t lanes;
+  __builtin_memcpy(&lanes, p, sizeof lanes);
+  return (NativeBits)vmovl_u16(lanes);
+}
+CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
+  const uint16x4_t lanes = vmovn_u32((uint32x4_t)a);
+  __builtin_memcpy(p, &lanes, sizeof lanes);
+}
+
+CROSSENT_INLINE NativeFloat load_halves(const void* p) {
+  float16x4_t lanes;
+  __builtin_memcpy(&lanes, p, sizeof lanes);
+  return (NativeFloat)vcvt_f32_f16(lanes);
+}
+CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
+  const float16x4_t lanes = vcvt_f16_f32((float32x4_t)a);
+  __builtin_memcpy(p, &lanes, sizeof lanes);
+}
+
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
+  return load_first_by_copy<NativeDouble>(p, count);
+}
+CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
+CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
+
+// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+}
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) {
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+}
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) {
+  return __builtin_shufflevector(a, b, 0, 2);
+}
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
+  return __builtin_shufflevector(a, b, 1, 3);
+}
+
+// Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {
+  NativeFloat a;
+  __builtin_memcpy(&a, row[0] + offset, sizeof a);
+  return a;
+}
+CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
+  __builtin_memcpy(row[0] + offset, &a, sizeof a);
+}

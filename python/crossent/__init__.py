@@ -1,0 +1,32 @@
+"""Softmax, log-softmax, negative log-likelihood and cross-entropy on NumPy arrays, in SIMD C++."""
+
+from ._arrays import log_softmax, log_softmax_backward, logsumexp, softmax, softmax_backward
+from ._core import __version__
+from ._losses import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_value_and_grad,
+    nll_loss,
+    nll_loss_backward,
+)
+from ._runtime import get_cmake_dir, get_include, get_num_threads, set_num_threads, simd_target, simd_targets
+
+__all__ = [
+    "__version__",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "cross_entropy_value_and_grad",
+    "get_cmake_dir",
+    "get_include",
+    "get_num_threads",
+    "log_softmax",
+    "log_softmax_backward",
+    "logsumexp",
+    "nll_loss",
+    "nll_loss_backward",
+    "set_num_threads",
+    "simd_target",
+    "simd_targets",
+    "softmax",
+    "softmax_backward",
+]

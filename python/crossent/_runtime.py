@@ -1,0 +1,81 @@
+"""Threads, the instruction set in use, and where the C++ files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from . import _core
+
+__all__ = ["get_cmake_dir", "get_include", "get_num_threads", "set_num_threads", "simd_target", "simd_targets"]
+
+
+def get_num_threads() -> int:
+    """Number of threads that large arrays are spread over.
+
+    At import this is OMP_NUM_THREADS or, without that variable, the number of CPUs that the process may use. It is 1 in
+    a build without OpenMP, and in a child after a fork.
+    """
+    return _core.get_num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads for the whole process; 1 keeps all work on the calling thread.
+
+    Small arrays stay on the calling thread in any case, and no result depends on the number of threads.
+
+    Raises
+    ------
+    ValueError
+        If `n` is less than 1.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> before = crossent.get_num_threads()
+    >>> crossent.set_num_threads(1)
+    >>> crossent.get_num_threads()
+    1
+    >>> crossent.set_num_threads(before)
+    """
+    _core.set_num_threads(n)
+
+
+def simd_target() -> str:
+    """Name of the instruction set in use: "avx512", "avx2", "neon" or "baseline".
+
+    Chosen once, at import: the best that the machine can run, or the one that the environment variable CROSSENT_SIMD
+    names (importing fails with the list of choices if this machine cannot run it).
+    """
+    return _core.simd_target()
+
+
+def simd_targets() -> list[str]:
+    """Names of the instruction sets that this machine can run, best first.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> crossent.simd_target() in crossent.simd_targets()
+    True
+    >>> crossent.simd_targets()[-1]
+    'baseline'
+    """
+    return _core.simd_targets()
+
+
+def get_include() -> str:
+    """Directory to put on the include path for ``#include <crossent/crossent.hpp>``."""
+    return str(_installed("include"))
+
+
+def get_cmake_dir() -> str:
+    """Directory for CMake's ``crossent_DIR``, so that ``find_package(crossent)`` finds this installation."""
+    return str(_installed("lib/cmake/crossent"))
+
+
+def _installed(name: str) -> Path:
+    # The compiled module lies where CMake put the C++ files, also in an editable install.
+    path = Path(_core.__file__).resolve().parent / name
+    if not path.is_dir():
+        raise ImportError(f"{path} does not exist: this installation of crossent came without its C++ files")
+    return path

@@ -1,0 +1,29 @@
+// Bindings of instruction sets, threads and build information.
+#include <pybind11/stl.h>
+
+#include "arrays.hpp"
+
+namespace crossent_python {
+
+void bind_runtime(py::module_& m) {
+  m.def("simd_target", crossent::simd_target);
+  m.def("simd_targets", crossent::simd_targets);
+  m.def("select_simd", [](const std::string& name) { raise_for(crossent::select_simd(name)); });
+  m.def("kernel_runs", crossent::kernel_runs);
+  m.def("get_num_threads", crossent::get_num_threads);
+  m.def("set_num_threads", [](py::handle n) {
+    const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(n.ptr()));
+    if (!index) throw py::error_already_set();
+    int overflow = 0;
+    const long count = PyLong_AsLongAndOverflow(index.ptr(), &overflow);
+    if (overflow || count > 4096) throw py::value_error("the number of threads must be between 1 and 4096");
+    raise_for(crossent::set_num_threads(count < 1 ? 0 : static_cast<int>(count)));
+  });
+  m.def("build_info", [] {
+    return std::map<std::string, std::string>{{"compiler", CROSSENT_COMPILER},
+                                              {"build_type", CROSSENT_BUILD_TYPE},
+                                              {"openmp", crossent::has_openmp() ? "yes" : "no"}};
+  });
+}
+
+}  // namespace crossent_python

@@ -1,0 +1,237 @@
+"""The oracle: softmax, log-softmax, logsumexp, NLL and cross-entropy, slow and readable, in WIDE precision.
+
+Every function takes arrays of any dtype, copies them to WIDE rows of shape (rows, classes) and follows the formula. The
+maximum is taken out of the sum (log1p of the rest), so confident rows keep their digits. Backward functions return
+(gradient, scale), scale being the size of the larger of the two terms whose difference the gradient is: errors are
+counted in ULP at that size. Checked against mpmath in test_accuracy.py, against PyTorch in test_against_torch.py.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from helpers import WIDE, widen
+
+INFINITY = WIDE(np.inf)
+quiet = np.errstate(all="ignore")
+
+
+# --- arrays of any rank as rows -------------------------------------------------------------------------------------
+
+
+class Rows(NamedTuple):
+    values: np.ndarray  # (rows, classes)
+    moved: tuple  # the shape with the class axes last
+    axes: tuple  # where the class axes were
+    shape: tuple  # the original shape
+
+    def restore(self, values):
+        """(rows, classes) back to the original shape."""
+        last = range(-len(self.axes), 0)
+        return np.moveaxis(values.reshape(self.moved), last, self.axes).reshape(self.shape)
+
+    def restore_reduced(self, values, keepdims=False):
+        """One number a row, back to the original shape without its class axes (or with 1 for them)."""
+        shape = self.moved[: len(self.moved) - len(self.axes)]
+        if keepdims and self.shape:
+            shape = [1 if i in self.axes else n for i, n in enumerate(self.shape)]
+        return values.reshape(shape)
+
+
+def as_rows(x, axis):
+    x = widen(x)
+    shape = x.shape
+    if x.ndim == 0:
+        x, axis = x.reshape(1), 0
+    axes = range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()
+    axes = tuple(a % x.ndim for a in axes)
+    moved = np.moveaxis(x, axes, range(-len(axes), 0))
+    classes = int(np.prod([x.shape[a] for a in axes]))
+    count = int(np.prod(moved.shape[: x.ndim - len(axes)]))
+    return Rows(np.array(moved).reshape(count, classes), moved.shape, axes, shape)
+
+
+def loss_axis(logits, axis):
+    """PyTorch's rule for axis=None."""
+    ndim = np.ndim(logits)
+    return (1 if ndim > 1 else 0) if axis is None else axis % ndim
+
+
+# --- one row each ---------------------------------------------------------------------------------------------------
+
+
+@quiet
+def _distance_and_rest(rows):
+    """x - max, and the sum of exp(x - max) over all classes but one maximum; NaN where a row cannot be normalized."""
+    peak = rows.max(axis=1, keepdims=True, initial=-INFINITY)  # NaN if the row holds one
+    distance = np.where(np.isfinite(peak), rows - peak, WIDE(np.nan))
+    ties = np.count_nonzero(distance == 0, axis=1, keepdims=True)
+    terms = np.where(distance == 0, WIDE(0), np.exp(distance))
+    return peak, distance, (ties - 1) + terms.sum(axis=1, keepdims=True)
+
+
+@quiet
+def softmax_rows(rows):
+    _, distance, rest = _distance_and_rest(rows)
+    return np.exp(distance) / (1 + rest)
+
+
+@quiet
+def log_softmax_rows(rows):
+    _, distance, rest = _distance_and_rest(rows)
+    return distance - np.log1p(rest)
+
+
+@quiet
+def logsumexp_rows(rows):
+    peak, _, rest = _distance_and_rest(rows)
+    return np.where(np.isfinite(peak), peak + np.log1p(rest), peak)[:, 0]  # else NaN, +inf or (also no class) -inf
+
+
+@quiet
+def cross_entropy_rows(rows, q):
+    """-sum(q log p); a class whose q is 0 contributes 0, also where its log-probability is -inf."""
+    return -np.where(q == 0, WIDE(0), q * log_softmax_rows(rows)).sum(axis=1)
+
+
+@quiet
+def cross_entropy_gradient_rows(rows, q):
+    """p sum(q) - q, and the size of the larger term."""
+    p, total = softmax_rows(rows), q.sum(axis=1, keepdims=True)
+    return p * total - q, np.maximum(np.abs(p * total), np.abs(q))
+
+
+@quiet
+def one_hot_gradient_rows(rows, q):
+    """The same for one class alone: q (p - 1) there is -q times the other probabilities, without cancellation."""
+    p = softmax_rows(rows)
+    hit = q != 0
+    others = np.where(hit, WIDE(0), p).sum(axis=1, keepdims=True) + p * 0
+    gradient = np.where(hit, -q * others, p * q.sum(axis=1, keepdims=True))
+    return gradient, np.abs(gradient)
+
+
+# --- section 1 of the interface -------------------------------------------------------------------------------------
+
+
+def softmax(x, axis=-1):
+    rows = as_rows(x, axis)
+    return rows.restore(softmax_rows(rows.values))
+
+
+def log_softmax(x, axis=-1):
+    rows = as_rows(x, axis)
+    return rows.restore(log_softmax_rows(rows.values))
+
+
+def logsumexp(x, axis=-1, keepdims=False):
+    rows = as_rows(x, axis)
+    return rows.restore_reduced(logsumexp_rows(rows.values), keepdims)
+
+
+def logsumexp_scale(x, axis=-1, keepdims=False):
+    """The largest finite |max| of each row: what the error of logsumexp is measured against, beside the result."""
+    rows = as_rows(x, axis)
+    peak = np.abs(rows.values.max(axis=1, initial=-INFINITY))
+    return rows.restore_reduced(np.where(np.isfinite(peak), peak, 0), keepdims)
+
+
+@quiet
+def softmax_backward(grad, y, axis=-1):
+    """y (g - sum(g y))."""
+    rows, g = as_rows(y, axis), as_rows(grad, axis).values
+    product = g * rows.values
+    gradient = rows.values * (g - product.sum(axis=1, keepdims=True))
+    scale = np.abs(rows.values) * np.maximum(np.abs(g), np.abs(product).sum(axis=1, keepdims=True))
+    return rows.restore(gradient), rows.restore(scale)
+
+
+@quiet
+def log_softmax_backward(grad, y, axis=-1):
+    """g - exp(y) sum(g)."""
+    rows, g = as_rows(y, axis), as_rows(grad, axis).values
+    p = np.exp(rows.values)
+    gradient = g - p * g.sum(axis=1, keepdims=True)
+    scale = np.maximum(np.abs(g), p * np.abs(g).sum(axis=1, keepdims=True))
+    return rows.restore(gradient), rows.restore(scale)
+
+
+class Samples(NamedTuple):
+    """A loss's arguments, one entry a row; ignored rows have kept == False and q == 0."""
+
+    rows: Rows
+    q: np.ndarray  # target probability times class weight (rows, classes)
+    kept: np.ndarray  # (rows,)
+    divisor: object  # of the mean
+    one_hot: bool
+
+
+def samples(logits, target, weight=None, ignore_index=-100, axis=None, label_smoothing=0.0):
+    axis = loss_axis(logits, axis)
+    rows = as_rows(logits, axis)
+    count, classes = rows.values.shape
+    weight = np.ones(classes, WIDE) if weight is None else widen(weight)
+    target = np.asarray(target)
+    smoothing = WIDE(label_smoothing)
+    if target.dtype.kind in "iu":
+        labels = [int(t) for t in target.ravel()]
+        kept = np.array([label != int(ignore_index) for label in labels], bool)
+        q = np.zeros((count, classes), WIDE)
+        for i in np.flatnonzero(kept):
+            q[i, labels[i]] = 1
+        divisor = (q * weight).sum()
+    else:
+        kept = np.ones(count, bool)
+        q = as_rows(target, axis).values
+        divisor = WIDE(count)
+    q = weight * ((1 - smoothing) * q + smoothing / classes)
+    q[~kept] = 0
+    return Samples(rows, q, kept, divisor, target.dtype.kind in "iu" and label_smoothing == 0)
+
+
+@quiet
+def reduce_losses(losses, batch, reduction):
+    if reduction == "none":
+        return batch.rows.restore_reduced(losses)
+    return losses.sum() / (batch.divisor if reduction == "mean" else WIDE(1))
+
+
+@quiet
+def row_factors(grad, batch, reduction):
+    """What each row's gradient is multiplied by, (rows, 1); 0 where nothing is left to average."""
+    factor = widen(grad).reshape(-1, 1)
+    if reduction == "mean":
+        factor = factor / batch.divisor if batch.divisor != 0 else WIDE(0)
+    return np.broadcast_to(factor, (len(batch.kept), 1))
+
+
+def cross_entropy(logits, target, reduction="mean", **options):
+    batch = samples(logits, target, **options)
+    losses = np.zeros(len(batch.kept), WIDE)
+    losses[batch.kept] = cross_entropy_rows(batch.rows.values[batch.kept], batch.q[batch.kept])
+    return reduce_losses(losses, batch, reduction)
+
+
+@quiet
+def cross_entropy_backward(grad, logits, target, reduction="mean", **options):
+    batch = samples(logits, target, **options)
+    rule = one_hot_gradient_rows if batch.one_hot else cross_entropy_gradient_rows
+    gradient, scale = np.zeros_like(batch.q), np.zeros_like(batch.q)
+    kept = batch.kept
+    gradient[kept], scale[kept] = rule(batch.rows.values[kept], batch.q[kept])
+    factor = row_factors(grad, batch, reduction)
+    nothing_left = batch.divisor == 0 and reduction == "mean"
+    gradient = np.zeros_like(gradient) if nothing_left else np.where(kept[:, None], factor * gradient, WIDE(0))
+    return batch.rows.restore(gradient), batch.rows.restore(np.abs(factor) * scale)
+
+
+@quiet
+def nll_loss(log_probs, target, reduction="mean", **options):
+    batch = samples(log_probs, target, **options)
+    losses = -np.where(batch.q == 0, WIDE(0), batch.q * batch.rows.values).sum(axis=1)
+    return reduce_losses(losses, batch, reduction)
+
+
+def nll_loss_backward(grad, log_probs, target, reduction="mean", **options):
+    batch = samples(log_probs, target, **options)
+    gradient = batch.rows.restore(-row_factors(grad, batch, reduction) * batch.q)
+    return gradient, np.abs(gradient)

@@ -43,7 +43,9 @@ CROSSENT_INLINE void transpose_to_tile(const char* const* row, ptrdiff_t classes
         v[i] = (Native)load_chunks(row + first + i, kChunk<T>, c * (ptrdiff_t)sizeof(T));
       }
       transpose_chunks(v);
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) __builtin_memcpy(tile + (c + i) * kGroup<T> + first, &v[i], sizeof v[i]);
+      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
+        *(typename NativeOf<T>::unaligned*)(tile + (c + i) * kGroup<T> + first) = v[i];
+      }
     }
   });
 }
@@ -53,7 +55,9 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
     for (ptrdiff_t first = 0; first < kGroup<T>; first += Vec<T>::kNativeLanes) {
       Native v[kChunk<T>];
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) __builtin_memcpy(&v[i], tile + (c + i) * kGroup<T> + first, sizeof v[i]);
+      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
+        v[i] = *(const typename NativeOf<T>::unaligned*)(tile + (c + i) * kGroup<T> + first);
+      }
       transpose_chunks(v);
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
         store_chunks(row + first + i, kChunk<T>, c * (ptrdiff_t)sizeof(T), (NativeFloat)v[i]);

@@ -99,3 +99,10 @@ def assert_gradient(actual, expected, case, kind="mixed gradient", note=""):
     gradient, scale = expected
     assert actual.dtype == case.logits.dtype, case.name
     assert_ulps(actual, gradient, limit(kind, case.logits.dtype) + 1, scale, f"{note} {case.name}")
+
+
+def assert_index_gradient(gradient, expected, target, note=""):
+    """Assert the accuracy of the gradient of a loss of class indices, (rows, classes): at the target and off it."""
+    hit = np.arange(expected.shape[1]) == np.asarray(target)[:, None]
+    assert_ulps(gradient[hit], expected[hit], limit("gradient at target", gradient.dtype), note=f"{note} at target")
+    assert_ulps(gradient[~hit], expected[~hit], limit("gradient off target", gradient.dtype), note=f"{note} off target")

@@ -3,7 +3,7 @@
 Every function takes arrays of any dtype, copies them to WIDE rows of shape (rows, classes) and follows the formula. The
 maximum is taken out of the sum (log1p of the rest), so confident rows keep their digits. Backward functions return
 (gradient, scale), scale being the size of the larger of the two terms whose difference the gradient is: errors are
-counted in ULP at that size. Checked against mpmath in test_accuracy.py, against PyTorch in test_against_torch.py.
+counted in ULP at that size. Checked against mpmath in test_reference.py, against PyTorch in test_against_torch.py.
 """
 
 from typing import NamedTuple
@@ -59,31 +59,40 @@ def loss_axis(logits, axis):
 # --- one row each ---------------------------------------------------------------------------------------------------
 
 
+class Analysis(NamedTuple):
+    peak: np.ndarray  # max(x), (rows, 1)
+    distance: np.ndarray  # x - max(x); NaN where a row cannot be normalized
+    powers: np.ndarray  # exp of it
+    rest: np.ndarray  # their sum, less 1 for one of the maxima, (rows, 1)
+
+
 @quiet
-def _distance_and_rest(rows):
-    """x - max, and the sum of exp(x - max) over all classes but one maximum; NaN where a row cannot be normalized."""
+def analyse(rows):
     peak = rows.max(axis=1, keepdims=True, initial=-INFINITY)  # NaN if the row holds one
     distance = np.where(np.isfinite(peak), rows - peak, WIDE(np.nan))
+    found = distance - rows  # what the rounded difference lost (Knuth's two-sum), which exp would multiply
+    lost = (rows - (distance - found)) - (peak + found)
+    powers = np.exp(distance) * (1 + np.where(np.isfinite(lost), lost, 0))
     ties = np.count_nonzero(distance == 0, axis=1, keepdims=True)
-    terms = np.where(distance == 0, WIDE(0), np.exp(distance))
-    return peak, distance, (ties - 1) + terms.sum(axis=1, keepdims=True)
+    rest = (ties - 1) + np.where(distance == 0, WIDE(0), powers).sum(axis=1, keepdims=True)
+    return Analysis(peak, distance, powers, rest)
 
 
 @quiet
 def softmax_rows(rows):
-    _, distance, rest = _distance_and_rest(rows)
-    return np.exp(distance) / (1 + rest)
+    row = analyse(rows)
+    return row.powers / (1 + row.rest)
 
 
 @quiet
 def log_softmax_rows(rows):
-    _, distance, rest = _distance_and_rest(rows)
-    return distance - np.log1p(rest)
+    row = analyse(rows)
+    return row.distance - np.log1p(row.rest)
 
 
 @quiet
 def logsumexp_rows(rows):
-    peak, _, rest = _distance_and_rest(rows)
+    peak, _, _, rest = analyse(rows)
     return np.where(np.isfinite(peak), peak + np.log1p(rest), peak)[:, 0]  # else NaN, +inf or (also no class) -inf
 
 

@@ -25,7 +25,6 @@ def solved_cases(rank, dtype, kind):
     ]
 
 
-
 def ones(case):
     return np.ones_like(case.grad)
 
@@ -134,9 +133,7 @@ def test_out_of_the_gradient_fresh_or_in_place(kind, dtype):
 @kinds
 def test_float32_gradient_of_narrow_input_is_not_rounded(kind, narrow_dtype):
     for reduction in ("none", "mean"):
-        case = make_case(
-            3, narrow_dtype, kind, weighted=True, ignoring="default", smoothing=0.1, reduction=reduction
-        )
+        case = make_case(3, narrow_dtype, kind, weighted=True, ignoring="default", smoothing=0.1, reduction=reduction)
         out = np.full(case.logits.shape, 77, FLOAT32)
         crossent.cross_entropy_value_and_grad(case.logits, case.target, **case.all_options, out=out)
         gradient, scale = gradient_of(case, ones(case))
@@ -189,13 +186,13 @@ def test_ignore_index_holds_for_indices_alone(dtype):
 def test_gradient_is_the_derivative():
     step = 1e-6
     for kind in KINDS:
-        case = make_case(2, np.dtype(np.float64), kind, weighted=True, ignoring="default", smoothing=0.1, reduction="mean")
+        case = make_case(
+            2, np.dtype(np.float64), kind, weighted=True, ignoring="default", smoothing=0.1, reduction="mean"
+        )
         logits = case.logits
         _, gradient = crossent.cross_entropy_value_and_grad(logits, case.target, **case.all_options)
         for i in np.ndindex(logits.shape):
             shift = np.zeros_like(logits)
             shift[i] = step
-            up, down = (
-                crossent.cross_entropy(logits + s, case.target, **case.all_options) for s in (shift, -shift)
-            )
+            up, down = (crossent.cross_entropy(logits + s, case.target, **case.all_options) for s in (shift, -shift))
             assert abs(gradient[i] - (up - down) / (2 * step)) < 1e-8, (kind, i)

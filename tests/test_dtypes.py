@@ -35,7 +35,13 @@ def test_array_results_keep_the_dtype_and_losses_widen_16_bits(dtype):
     x, target = normal((4, 5), dtype), np.array([0, 1, 2, 3])
     y = crossent.softmax(x)
     losses, gradient = crossent.cross_entropy_value_and_grad(x, target, reduction="none")
-    arrays = [y, crossent.log_softmax(x), crossent.softmax_backward(y, y), crossent.log_softmax_backward(y, x), gradient]
+    arrays = [
+        y,
+        crossent.log_softmax(x),
+        crossent.softmax_backward(y, y),
+        crossent.log_softmax_backward(y, x),
+        gradient,
+    ]
     arrays += [crossent.cross_entropy_backward(1.0, x, target), crossent.nll_loss_backward(1.0, x, target)]
     assert {a.dtype for a in arrays} == {dtype}
     reductions = [crossent.cross_entropy(x, target, reduction=r) for r in ("mean", "sum")]

@@ -314,7 +314,14 @@ def test_zero_classes(loss, logits, target):
 @pytest.mark.parametrize("name", ["cross_entropy_backward", "nll_loss_backward"])
 def test_grad_of_a_loss_has_the_shape_of_the_loss(name):
     backward, out = getattr(crossent, name), np.full_like(X, 77)
-    for reduction, bad in (("mean", (4,)), ("sum", (1,)), ("none", ()), ("none", (5,)), ("none", (4, 1)), ("mean", (4, 5))):
+    for reduction, bad in (
+        ("mean", (4,)),
+        ("sum", (1,)),
+        ("none", ()),
+        ("none", (5,)),
+        ("none", (4, 1)),
+        ("mean", (4, 5)),
+    ):
         with pytest.raises(ValueError, match=says("grad", re.escape(str(bad)))):
             backward(np.ones(bad, FLOAT32), X, TARGET, reduction=reduction, out=out)
     assert (out == 77).all()

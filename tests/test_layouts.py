@@ -243,7 +243,9 @@ def test_every_layout_of_targets_and_weights_gives_the_same_bits(dtype):
     x, (target, _) = normal((4, 6, 9), dtype), target_indices((4, 6), 9, "default")
     weight = normal(9, accumulator(dtype)) ** 2
     expected_loss, expected = loss_and_gradient(x, target, weight=weight)
-    for moved_target, moved_weight in [(t, weight) for _, t in layouts(target)] + [(target, w) for _, w in layouts(weight)]:
+    for moved_target, moved_weight in [(t, weight) for _, t in layouts(target)] + [
+        (target, w) for _, w in layouts(weight)
+    ]:
         loss, gradient = loss_and_gradient(x, moved_target, weight=moved_weight)
         assert_same_bits(loss, expected_loss)
         assert_same_bits(gradient, expected)

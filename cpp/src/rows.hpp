@@ -76,7 +76,4 @@ class RowSpace {
   std::ptrdiff_t rows_ = 1, classes_ = 1;
 };
 
-// "(2, 3)"
-std::string shape_text(int ndim, const std::ptrdiff_t* shape);
-
 }  // namespace crossent

@@ -40,7 +40,7 @@ def info() -> int:
     print(f"crossent {_core.__version__}")
     print("  SIMD targets ", ", ".join(f"{name} (active)" if name == active else name for name in simd_targets()))
     print("  threads      ", get_num_threads())
-    print("  compiler     ", build["compiler"])
+    print("  compiler     ", f"{build['compiler']}, {build['build_type']}")
     print("  OpenMP       ", build["openmp"])
     print("  NumPy        ", np.__version__)
     print("self-check")

@@ -91,4 +91,7 @@ struct [[nodiscard]] Status {
   explicit operator bool() const { return code == Code::ok; }
 };
 
+// "(2, 3)", for messages.
+std::string shape_text(int ndim, const std::ptrdiff_t* shape);
+
 }  // namespace crossent

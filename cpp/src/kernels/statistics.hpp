@@ -185,7 +185,7 @@ CROSSENT_SHARED Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_l
   t.sum = load(group.sum + first_lane);
   t.rest = two_sum(load(group.ties + first_lane) - one, t.sum * splat(kUnbias<T>));
   if constexpr (sizeof(T) == 8) {
-    t.rest.low = t.rest.low + load(group.sum_low + first_lane) * splat(kUnbias<T>);
+    t.rest = two_sum(t.rest.high, t.rest.low + load(group.sum_low + first_lane) * splat(kUnbias<T>));
     Pair<Vec<double>> denominator = two_sum(one, t.rest.high);
     denominator.low = denominator.low + t.rest.low;
     t.inverse.high = one / denominator.high;

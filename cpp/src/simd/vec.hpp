@@ -35,21 +35,6 @@ struct NativeOf<double> {
   using integer = int64_t;
 };
 
-template <class T>
-struct Vec {
-  using Native = typename NativeOf<T>::type;
-  static constexpr ptrdiff_t kLanes = kVectorBytes / sizeof(T);
-  static constexpr ptrdiff_t kNativeLanes = kNativeBytes / sizeof(T);
-  Native part[kParts];
-};
-
-// A comparison's result: all bits of a lane set, or none.
-template <class T>
-struct Mask {
-  using Native = typename NativeOf<T>::mask;
-  Native part[kParts];
-};
-
 // Unrolled by hand: a loop over the parts would be unrolled too late for gcc to keep the parts in registers.
 template <class F>
 CROSSENT_INLINE void for_each_part(F&& f) {
@@ -60,6 +45,32 @@ CROSSENT_INLINE void for_each_part(F&& f) {
     f(3);
   }
 }
+
+// Copied part by part: gcc copies a plain struct of 64 bytes in pieces of 16, on which the wider reads that follow have to wait
+// (20 times slower).
+template <class T>
+struct Vec {
+  using Native = typename NativeOf<T>::type;
+  static constexpr ptrdiff_t kLanes = kVectorBytes / sizeof(T);
+  static constexpr ptrdiff_t kNativeLanes = kNativeBytes / sizeof(T);
+  Native part[kParts];
+
+  CROSSENT_INLINE Vec() {}
+  CROSSENT_INLINE Vec(const Vec& other) {
+    for_each_part([&](int i) CROSSENT_LAMBDA { part[i] = other.part[i]; });
+  }
+  CROSSENT_INLINE Vec& operator=(const Vec& other) {
+    for_each_part([&](int i) CROSSENT_LAMBDA { part[i] = other.part[i]; });
+    return *this;
+  }
+};
+
+// A comparison's result: all bits of a lane set, or none.
+template <class T>
+struct Mask {
+  using Native = typename NativeOf<T>::mask;
+  Native part[kParts];
+};
 
 template <class T>
 CROSSENT_INLINE Vec<T> splat(T value) {
@@ -149,7 +160,6 @@ CROSSENT_INLINE Vec<T> scale_by_low_bits(Vec<T> value, Vec<T> shifter) {
   return r;
 }
 
-// Part by part: gcc copies 64 bytes at once in pieces of 16, on which the following wider reads wait (20 times slower).
 template <class T>
 CROSSENT_INLINE Vec<T> load(const T* p) {
   Vec<T> r;

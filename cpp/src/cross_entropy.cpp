@@ -69,7 +69,10 @@ struct Wanted {
 class CrossEntropyCall {
  public:
   CrossEntropyCall(const LossProblem& problem, const KernelTable& kernels, const Wanted& wanted)
-      : problem_(problem), kernels_(kernels), wanted_(wanted), space_(problem.input().ndim, problem.input().shape, problem.axes()) {
+      : problem_(problem),
+        kernels_(kernels),
+        wanted_(wanted),
+        space_(problem.input().ndim, problem.input().shape, problem.axes()) {
     const ConstArray& logits = problem.input();
     const ConstArray& target = problem.target();
     operands_.input = space_.add_class_shaped(logits.data, logits.dtype, logits.strides);
@@ -180,8 +183,7 @@ Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, co
 
 }  // namespace
 
-Status cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options,
-                     const LossResult& result) {
+Status cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options, const LossResult& result) {
   Wanted wanted;
   wanted.result = &result;
   return call_cross_entropy(logits, target, options, wanted);

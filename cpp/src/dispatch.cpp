@@ -69,8 +69,8 @@ Status cannot_use(const std::string& name) {
   for (const std::string& choice : simd_targets()) choices += (choices.empty() ? "" : ", ") + choice;
   bool known = false;
   for (const Target& target : kTargets) known = known || name == target.table->name;
-  return {Code::bad_value, "CROSSENT_SIMD: " + std::string(known ? "this machine cannot run" : "unknown instruction set") + " '" +
-                               name + "'; choose one of: " + choices};
+  return {Code::bad_value, "CROSSENT_SIMD: " + std::string(known ? "this machine cannot run" : "unknown instruction set") +
+                               " '" + name + "'; choose one of: " + choices};
 }
 
 std::atomic<const KernelTable*>& active() {

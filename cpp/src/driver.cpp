@@ -10,12 +10,12 @@ namespace {
 
 const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", "bool",   "int8",  "int16",
                                    "int32",   "int64",   "uint8",   "uint16",   "uint32", "uint64"};
-std::string name_of(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
-
 // Gathered rows should stay in the second-level cache.
 constexpr std::ptrdiff_t kStageElements = 1 << 15;
 
 }  // namespace
+
+std::string dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
 
 Status choose_elements(DType in, DType out, Elements& elements) {
   const bool widens = out == DType::float32;
@@ -26,14 +26,14 @@ Status choose_elements(DType in, DType out, Elements& elements) {
   } else if (in == DType::bfloat16 && widens) {
     elements = Elements::bf16_to_f32;
   } else {
-    return {Code::bad_value, "out has dtype " + name_of(out) + ", but the result has dtype " + name_of(in)};
+    return {Code::bad_value, "out has dtype " + dtype_name(out) + ", but the result has dtype " + dtype_name(in)};
   }
   return {};
 }
 
 Status check_floating(const char* name, const ConstArray& array) {
   if (is_floating(array.dtype)) return {};
-  return {Code::bad_type, std::string(name) + " must have a floating dtype, not " + name_of(array.dtype)};
+  return {Code::bad_type, std::string(name) + " must have a floating dtype, not " + dtype_name(array.dtype)};
 }
 
 Status check_output(const ConstArray& in, const char* in_name, const Array& out, Elements& elements) {

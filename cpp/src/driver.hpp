@@ -10,6 +10,7 @@ namespace crossent {
 // Per-row numbers of a block stay in arrays on the stack.
 constexpr std::ptrdiff_t kMaxBlockRows = 512;
 
+std::string dtype_name(DType dtype);
 // Whether `out` may take the result of a computation on `in`, and which kernels do it.
 Status choose_elements(DType in, DType out, Elements& elements);
 // The type that arithmetic on a dtype is done in.

@@ -76,7 +76,7 @@ class ExactSum {
   }
 
  private:
-  static constexpr int kOffset = 1074 + 64;            // the weight of digit 0 is 2**-kOffset
+  static constexpr int kOffset = 1074 + 64;  // the weight of digit 0 is 2**-kOffset
   static constexpr int kDigits = (1024 + kOffset) / 32 + 4;
   static constexpr int kCarryEvery = 1 << 29;
 

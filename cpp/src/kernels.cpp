@@ -24,18 +24,18 @@ namespace {
 
 unsigned long long kernel_runs = 0;
 
+// clang-format off: each header uses those before it
 #include "simd/vec.hpp"
-//
 #include "kernels/exp.hpp"
 #include "kernels/log1p.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/tile.hpp"
-//
 #include "kernels/statistics.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/cross_entropy.hpp"
+// clang-format on
 
 void to_float(Elements from, const char* source, ptrdiff_t count, float* target) {
   if (from == Elements::f16) convert_to_compute((const Half*)source, count, target);
@@ -49,14 +49,13 @@ void logsumexp(const Run& run) {
 
 }  // namespace
 
-#define CROSSENT_FOR_ELEMENTS(kernel)                                                        \
-  {process<kernel<float, float>>,     process<kernel<double, double>>,                       \
-   process<kernel<Half, Half>>,       process<kernel<BFloat16, BFloat16>>,                   \
-   process<kernel<Half, float>>,      process<kernel<BFloat16, float>>}
-#define CROSSENT_FOR_KINDS(S, O, gradient)                                                   \
-  {process<CrossEntropy<S, O, TargetKind::index, gradient>>,                                 \
-   process<CrossEntropy<S, O, TargetKind::smoothed_index, gradient>>,                        \
-   process<CrossEntropy<S, O, TargetKind::probabilities, gradient>>,                         \
+#define CROSSENT_FOR_ELEMENTS(kernel)                                                                 \
+  {process<kernel<float, float>>,       process<kernel<double, double>>, process<kernel<Half, Half>>, \
+   process<kernel<BFloat16, BFloat16>>, process<kernel<Half, float>>,    process<kernel<BFloat16, float>>}
+#define CROSSENT_FOR_KINDS(S, O, gradient)                            \
+  {process<CrossEntropy<S, O, TargetKind::index, gradient>>,          \
+   process<CrossEntropy<S, O, TargetKind::smoothed_index, gradient>>, \
+   process<CrossEntropy<S, O, TargetKind::probabilities, gradient>>,  \
    process<CrossEntropy<S, O, TargetKind::weighted_probabilities, gradient>>}
 
 extern const KernelTable table = {
@@ -70,12 +69,12 @@ extern const KernelTable table = {
     {logsumexp<float>, logsumexp<double>, logsumexp<Half>, logsumexp<BFloat16>, logsumexp<Half>, logsumexp<BFloat16>},
     CROSSENT_FOR_ELEMENTS(SoftmaxBackward),
     CROSSENT_FOR_ELEMENTS(LogSoftmaxBackward),
-    {CROSSENT_FOR_KINDS(float, float, false), CROSSENT_FOR_KINDS(double, double, false),
-     CROSSENT_FOR_KINDS(Half, float, false), CROSSENT_FOR_KINDS(BFloat16, float, false),
-     CROSSENT_FOR_KINDS(Half, float, false), CROSSENT_FOR_KINDS(BFloat16, float, false)},
-    {CROSSENT_FOR_KINDS(float, float, true), CROSSENT_FOR_KINDS(double, double, true),
-     CROSSENT_FOR_KINDS(Half, Half, true), CROSSENT_FOR_KINDS(BFloat16, BFloat16, true),
-     CROSSENT_FOR_KINDS(Half, float, true), CROSSENT_FOR_KINDS(BFloat16, float, true)},
+    {CROSSENT_FOR_KINDS(float, float, false), CROSSENT_FOR_KINDS(double, double, false), CROSSENT_FOR_KINDS(Half, float, false),
+     CROSSENT_FOR_KINDS(BFloat16, float, false), CROSSENT_FOR_KINDS(Half, float, false),
+     CROSSENT_FOR_KINDS(BFloat16, float, false)},
+    {CROSSENT_FOR_KINDS(float, float, true), CROSSENT_FOR_KINDS(double, double, true), CROSSENT_FOR_KINDS(Half, Half, true),
+     CROSSENT_FOR_KINDS(BFloat16, BFloat16, true), CROSSENT_FOR_KINDS(Half, float, true),
+     CROSSENT_FOR_KINDS(BFloat16, float, true)},
     to_float,
 };
 

@@ -31,12 +31,12 @@ enum class TargetKind { index, smoothed_index, probabilities, weighted_probabili
 constexpr int kTargetKinds = 4;
 
 struct CrossEntropyRun : Run {
-  const int64_t* target = nullptr;        // index kinds: the class of each row, -1 for an ignored row
-  const double* target_weight = nullptr;  // index kinds: (1 - smoothing) * weight[target] of each row
-  const double* gradient_scale = nullptr; // of each row: upstream gradient / divisor; null for the loss alone
-  const void* class_weight = nullptr;     // compute type, per class: smoothed_index: smoothing / C * weight;
-                                          // weighted_probabilities: weight
-  double class_weight_sum = 0;            // smoothed_index: the sum of the above
+  const int64_t* target = nullptr;            // index kinds: the class of each row, -1 for an ignored row
+  const double* target_weight = nullptr;      // index kinds: (1 - smoothing) * weight[target] of each row
+  const double* gradient_scale = nullptr;     // of each row: upstream gradient / divisor; null for the loss alone
+  const void* class_weight = nullptr;         // compute type, per class: smoothed_index: smoothing / C * weight;
+                                              // weighted_probabilities: weight
+  double class_weight_sum = 0;                // smoothed_index: the sum of the above
   double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
 };
 
@@ -58,7 +58,7 @@ struct KernelTable {
   Kernel softmax_backward[kElements];
   Kernel log_softmax_backward[kElements];
   CrossEntropyKernel cross_entropy[kElements][kTargetKinds];
-  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];  // the loss too
+  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];                   // the loss too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
 };
 

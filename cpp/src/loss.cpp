@@ -8,8 +8,8 @@
 
 namespace crossent {
 
-Status LossProblem::check(const char* input_name, const ConstArray& input, const ConstArray& target,
-                          const LossOptions& options, bool may_be_probabilities) {
+Status LossProblem::check(const char* input_name, const ConstArray& input, const ConstArray& target, const LossOptions& options,
+                          bool may_be_probabilities) {
   input_ = &input;
   target_ = &target;
   options_ = &options;
@@ -27,8 +27,8 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
   if (!weight.data) return {};
   if (Status s = check_floating("weight", weight); !s) return s;
   if (weight.ndim != 1 || weight.shape[0] != classes_) {
-    return {Code::bad_value, "weight has shape " + shape_text(weight.ndim, weight.shape) + ", but " + input_name + " of shape " +
-                                 shape_text(input.ndim, input.shape) + " has " + std::to_string(classes_) +
+    return {Code::bad_value, "weight has shape " + shape_text(weight.ndim, weight.shape) + ", but " + input_name +
+                                 " of shape " + shape_text(input.ndim, input.shape) + " has " + std::to_string(classes_) +
                                  " classes along axis " + std::to_string(axis_) + ", which needs shape (" +
                                  std::to_string(classes_) + ",)"};
   }
@@ -76,10 +76,10 @@ Status LossProblem::check_target_shape(const char* input_name, bool may_be_proba
                                  ": class indices have shape " + shape_text(row_ndim_, row_shape_) +
                                  "; one-hot or probability targets must have a floating dtype"};
   }
-  std::string message = "target has shape " + target_shape + ", but " + input_name + " has shape " +
-                        shape_text(input.ndim, input.shape) + " with the class axis " + std::to_string(axis_) + ", which needs " +
-                        (has_indices_ ? "class indices of shape " + shape_text(row_ndim_, row_shape_)
-                                      : "class probabilities of that shape");
+  std::string message =
+      "target has shape " + target_shape + ", but " + input_name + " has shape " + shape_text(input.ndim, input.shape) +
+      " with the class axis " + std::to_string(axis_) + ", which needs " +
+      (has_indices_ ? "class indices of shape " + shape_text(row_ndim_, row_shape_) : "class probabilities of that shape");
   if (has_indices_ && !options_->has_axis && input.ndim > 2 && has_shape(target, input.ndim - 1, input.shape)) {
     message += "; if the classes lie along the last axis, name axis=-1";
   }
@@ -209,8 +209,8 @@ Status LossProblem::bad_target() const {
     }
     std::int64_t value;
     if (read_indices(target.dtype, p, 0, 1, classes_, options_->ignore_index, &value)) continue;
-    const std::string text = target.dtype == DType::uint64 ? std::to_string(read_element<std::uint64_t>(p))
-                                                           : std::to_string(value);
+    const std::string text =
+        target.dtype == DType::uint64 ? std::to_string(read_element<std::uint64_t>(p)) : std::to_string(value);
     const std::string position = target.ndim == 0 ? "" : " at position " + shape_text(target.ndim, index);
     return {Code::bad_index, "target " + text + position + " is outside [0, " + std::to_string(classes_) +
                                  "), the C = " + std::to_string(classes_) + " classes, and is not ignore_index (" +

@@ -19,7 +19,8 @@ class LossProblem {
   Status check_per_sample(const char* name, const ConstArray& array) const;
 
   // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets.
-  void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, std::int64_t* classes) const;
+  void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                    std::int64_t* classes) const;
   // (1 - label_smoothing) * weight[target] of each; 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.

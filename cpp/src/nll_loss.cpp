@@ -74,8 +74,7 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
   RowSpace space(log_probs.ndim, log_probs.shape, problem.axes());
   const int output = space.add_class_shaped(out.data, out.dtype, out.strides);
   const int classes = space.add_row_shaped(target.data, target.dtype, target.strides);
-  const int upstream =
-      grad.values.data ? space.add_row_shaped(grad.values.data, grad.values.dtype, grad.values.strides) : -1;
+  const int upstream = grad.values.data ? space.add_row_shaped(grad.values.data, grad.values.dtype, grad.values.strides) : -1;
   space.finish();
   if (Status s = problem.scan_targets(space, classes); !s) return s;
   const std::ptrdiff_t blocks = (space.rows() + kMaxBlockRows - 1) / kMaxBlockRows;

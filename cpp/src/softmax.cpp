@@ -34,13 +34,12 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
   space.finish();
   const RowFeeder feeder(*kernels, elements, space, operands);
   const Kernel kernel = (kernels->*list)[static_cast<int>(elements)];
-  const bool done = for_each_block_range(
-      threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
-      [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
-        for (std::ptrdiff_t block = first; block < end; ++block) {
-          feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t) { kernel(run); });
-        }
-      });
+  const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
+                                         [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
+                                           for (std::ptrdiff_t block = first; block < end; ++block) {
+                                             feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t) { kernel(run); });
+                                           }
+                                         });
   return done ? Status() : out_of_memory();
 }
 
@@ -94,8 +93,8 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
             "out has shape " + shape_text(out.ndim, out.shape) + ", but the result has shape " + shape_text(ndim, shape)};
   }
   if (out.dtype != compute_dtype(x.dtype)) {
-    return {Code::bad_value, std::string("out must have dtype ") +
-                                 (x.dtype == DType::float64 ? "float64" : "float32") + " for this input"};
+    return {Code::bad_value, std::string("out has dtype ") + dtype_name(out.dtype) + ", but the result has dtype " +
+                                 dtype_name(compute_dtype(x.dtype))};
   }
   RowSpace space(x.ndim, x.shape, class_axes);
   KernelOperands operands;
@@ -106,25 +105,24 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
   const Elements elements = static_cast<Elements>(x.dtype);
   const RowFeeder feeder(*kernels, elements, space, operands);
   const Kernel kernel = kernels->logsumexp[static_cast<int>(elements)];
-  const bool done = for_each_block_range(
-      threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
-      [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
-        double values[kMaxBlockRows];
-        if (space.classes() == 0) {
-          for (double& value : values) value = -__builtin_inf();
-        }
-        for (std::ptrdiff_t block = first; block < end; ++block) {
-          const std::ptrdiff_t begin = block * feeder.block_rows();
-          const std::ptrdiff_t count = std::min(feeder.block_rows(), space.rows() - begin);
-          if (space.classes() > 0) {
-            feeder.feed(block, scratch, [&](Run run, std::ptrdiff_t row) {
-              run.result = values + row;
-              kernel(run);
-            });
-          }
-          write_rows(space, result, begin, count, values);
-        }
-      });
+  const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
+                                         [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
+                                           double values[kMaxBlockRows];
+                                           if (space.classes() == 0) {
+                                             for (double& value : values) value = -__builtin_inf();
+                                           }
+                                           for (std::ptrdiff_t block = first; block < end; ++block) {
+                                             const std::ptrdiff_t begin = block * feeder.block_rows();
+                                             const std::ptrdiff_t count = std::min(feeder.block_rows(), space.rows() - begin);
+                                             if (space.classes() > 0) {
+                                               feeder.feed(block, scratch, [&](Run run, std::ptrdiff_t row) {
+                                                 run.result = values + row;
+                                                 kernel(run);
+                                               });
+                                             }
+                                             write_rows(space, result, begin, count, values);
+                                           }
+                                         });
   return done ? Status() : out_of_memory();
 }
 

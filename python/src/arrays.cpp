@@ -131,9 +131,8 @@ Argument empty_like(const Argument& a) {
   std::vector<py::ssize_t> shape(a.array.shape(), a.array.shape() + ndim), strides(static_cast<std::size_t>(ndim));
   std::vector<py::ssize_t> order(static_cast<std::size_t>(ndim));
   for (py::ssize_t d = 0; d < ndim; ++d) order[static_cast<std::size_t>(d)] = d;
-  std::stable_sort(order.begin(), order.end(), [&](py::ssize_t p, py::ssize_t q) {
-    return std::abs(a.array.strides(p)) > std::abs(a.array.strides(q));
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](py::ssize_t p, py::ssize_t q) { return std::abs(a.array.strides(p)) > std::abs(a.array.strides(q)); });
   py::ssize_t stride = a.array.itemsize();
   for (auto d = order.rbegin(); d != order.rend(); ++d) {
     strides[static_cast<std::size_t>(*d)] = stride;
@@ -167,7 +166,8 @@ py::object unwrap(const Argument& a) { return a.array.ndim() == 0 ? a.array[py::
 
 Argument output(py::handle object) {
   if (!py::isinstance<py::array>(object)) {
-    throw py::type_error("out must be a NumPy array, not " + py::str(py::type::handle_of(object).attr("__name__")).cast<std::string>());
+    throw py::type_error("out must be a NumPy array, not " +
+                         py::str(py::type::handle_of(object).attr("__name__")).cast<std::string>());
   }
   py::array array = py::reinterpret_borrow<py::array>(object);
   const py::dtype dtype = array.dtype();
@@ -178,7 +178,8 @@ Argument output(py::handle object) {
   }
   if (!array.writeable()) raise_value_error("out is not writeable");
   for (py::ssize_t d = 0; d < array.ndim(); ++d) {
-    if (array.shape(d) > 1 && array.strides(d) == 0) raise_value_error("out overlaps itself: its stride is 0 along axis " + std::to_string(d));
+    if (array.shape(d) > 1 && array.strides(d) == 0)
+      raise_value_error("out overlaps itself: its stride is 0 along axis " + std::to_string(d));
   }
   return {std::move(array), *known};
 }

@@ -73,8 +73,8 @@ py::object logsumexp(py::handle x_object, py::handle axis, bool keepdims, py::ha
     view.strides = strides;
   } else if (keepdims) {
     for (int d = 0; d < ndim; ++d) shape[d] = removed[d] ? 1 : x.array.shape(d);
-    throw py::value_error("out has shape " + crossent::shape_text(view.ndim, view.shape) + ", but with keepdims=True the result has shape " +
-                          crossent::shape_text(ndim, shape));
+    throw py::value_error("out has shape " + crossent::shape_text(view.ndim, view.shape) +
+                          ", but with keepdims=True the result has shape " + crossent::shape_text(ndim, shape));
   }
   Status status;
   {

@@ -59,7 +59,8 @@ struct LossArguments {
     const int ndim = static_cast<int>(input.array.ndim());
     options.has_axis = !axis.is_none();
     if (options.has_axis) options.axis = parse_axis(axis, ndim);
-    if (!label_smoothing.is_none()) options.label_smoothing = parse_number(label_smoothing, "label_smoothing");
+    // A null handle: a loss without label smoothing.
+    if (label_smoothing) options.label_smoothing = parse_number(label_smoothing, "label_smoothing");
   }
 
   DType loss_dtype() const { return input.dtype == DType::float64 ? DType::float64 : DType::float32; }
@@ -97,8 +98,9 @@ struct UpstreamArgument {
     } else if (array.array.ndim() == 0) {
       upstream.value = array.array.attr("item")().cast<double>();
     } else {
-      throw py::value_error("grad must be a scalar, as the reduced loss is, but has " + std::to_string(array.array.ndim()) +
-                            " dimensions (one gradient a sample goes with reduction='none')");
+      throw py::value_error(
+          "grad has shape " + crossent::shape_text(static_cast<int>(array.array.ndim()), array.array.shape()) +
+          ", but must be a scalar, as the reduced loss is (one gradient a sample goes with reduction='none')");
     }
   }
 };
@@ -129,9 +131,8 @@ py::object with_result(const LossArguments& a, Call call) {
 
 template <LossFunction function>
 py::object loss(const LossArguments& a) {
-  return with_result(a, [&](const LossResult& result) {
-    return function(a.input.view(), a.target_argument.view(), a.options, result);
-  });
+  return with_result(
+      a, [&](const LossResult& result) { return function(a.input.view(), a.target_argument.view(), a.options, result); });
 }
 
 template <LossBackward function>
@@ -153,11 +154,11 @@ py::object loss_backward(py::handle grad, const LossArguments& a, py::handle out
 void bind_losses(py::module_& m) {
   using H = py::handle;
   m.def("nll_loss", [](H log_probs, H target, H weight, H ignore_index, H reduction, H axis) {
-    return loss<crossent::nll_loss>({"log_probs", log_probs, target, weight, ignore_index, reduction, axis, py::none()});
+    return loss<crossent::nll_loss>({"log_probs", log_probs, target, weight, ignore_index, reduction, axis, py::handle()});
   });
   m.def("nll_loss_backward", [](H grad, H log_probs, H target, H weight, H ignore_index, H reduction, H axis, H out) {
     return loss_backward<crossent::nll_loss_backward>(
-        grad, {"log_probs", log_probs, target, weight, ignore_index, reduction, axis, py::none()}, out);
+        grad, {"log_probs", log_probs, target, weight, ignore_index, reduction, axis, py::handle()}, out);
   });
   m.def("cross_entropy", [](H logits, H target, H weight, H ignore_index, H reduction, H axis, H label_smoothing) {
     return loss<crossent::cross_entropy>({"logits", logits, target, weight, ignore_index, reduction, axis, label_smoothing});

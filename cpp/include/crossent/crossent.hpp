@@ -38,8 +38,8 @@ struct LossOptions {
   double label_smoothing = 0;
 };
 
-// Where results go. `loss` takes the reduced loss; for Reduction::none, `losses` takes one number a sample instead, in the shape
-// of the logits without the class axis.
+// Where results go. `loss` takes the reduced loss; for Reduction::none, `losses` takes one number a sample instead, in the
+// shape of the logits without the class axis.
 struct LossResult {
   double* loss = nullptr;
   Array losses;
@@ -58,8 +58,7 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
 
 // The cross-entropy of softmax(logits) and the target: class indices (an integer dtype, shape of the logits without the class
 // axis) or class probabilities (a floating dtype, shape of the logits).
-Status cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options,
-                     const LossResult& result);
+Status cross_entropy(const ConstArray& logits, const ConstArray& target, const LossOptions& options, const LossResult& result);
 Status cross_entropy_backward(const Upstream& grad, const ConstArray& logits, const ConstArray& target,
                               const LossOptions& options, const Array& out);
 // Both in one pass over the logits; under Reduction::none the gradient is that of the sum of the losses.

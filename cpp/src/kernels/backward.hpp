@@ -63,15 +63,13 @@ struct SoftmaxBackward : BackwardBase<S, O> {
   }
   CROSSENT_SHARED void tile_output(T* y, const T* g, ptrdiff_t classes) const {
     const Vec<T> h = load(high), l = load(low);
-    write_tile(y, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return load(y + c * kGroup<T>) * ((load(g + c * kGroup<T>) - h) - l);
-    });
+    write_tile(y, classes,
+               [&](ptrdiff_t c) CROSSENT_LAMBDA { return load(y + c * kGroup<T>) * ((load(g + c * kGroup<T>) - h) - l); });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* y, const S* g, ptrdiff_t classes, const T*, O* out) const {
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      return load(y + i, (T)0) * ((load(g + i, (T)0) - h) - l);
-    });
+    write_row(out, classes,
+              [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return load(y + i, (T)0) * ((load(g + i, (T)0) - h) - l); });
   }
 };
 
@@ -97,14 +95,12 @@ struct LogSoftmaxBackward : BackwardBase<S, O> {
   }
   CROSSENT_SHARED void tile_output(T* y, const T* g, ptrdiff_t classes) const {
     const Vec<T> h = load(high), l = load(low);
-    write_tile(y, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return element(load(y + c * kGroup<T>), load(g + c * kGroup<T>), h, l);
-    });
+    write_tile(y, classes,
+               [&](ptrdiff_t c) CROSSENT_LAMBDA { return element(load(y + c * kGroup<T>), load(g + c * kGroup<T>), h, l); });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* y, const S* g, ptrdiff_t classes, const T*, O* out) const {
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      return element(load(y + i, (T)0), load(g + i, (T)0), h, l);
-    });
+    write_row(out, classes,
+              [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return element(load(y + i, (T)0), load(g + i, (T)0), h, l); });
   }
 };

@@ -1,10 +1,12 @@
 // Cross-entropy of logits, and its gradient from the same pass.
 //
-// With a(c) the weight of class c in the target distribution, A = sum_c a(c), p = softmax(x), m = max(x), L = log(sum(exp(x - m))):
+// With a(c) the weight of class c in the target distribution, A = sum_c a(c), p = softmax(x), m = max(x), L = log(sum(exp(x -
+// m))):
 //   loss = sum_c a(c) * -log p(c) = sum_c a(c) * (m - x(c)) + A * L        all terms non-negative: nothing cancels
 //   gradient(c) = A * p(c) - a(c)
-// Where p(c) is near 1, A * p(c) - a(c) is taken as (A - a(c)) - A * rest / (1 + rest), so that a confident row's gradient keeps
-// its relative accuracy. How a(c) comes about is the policy TargetKind; it costs nothing where there are only class indices.
+// Where p(c) is near 1, A * p(c) - a(c) is taken as (A - a(c)) - A * rest / (1 + rest), so that a confident row's gradient
+// keeps its relative accuracy. How a(c) comes about is the policy TargetKind; it costs nothing where there are only class
+// indices.
 #pragma once
 
 // What the element types of the arrays do not enter: per-row arithmetic, and the formulas on vectors.
@@ -152,9 +154,8 @@ struct CrossEntropyTerms {
     const auto probability = scale.pick(rows);
     const Vec<T> u = rows(upstream), u_low = rows(upstream_low), none = zero<T>();
     if constexpr (kIndex) {
-      return [=](Vec<T> e, Vec<T> share) CROSSENT_LAMBDA {
-        return kClassTerms ? probability(e, none - fma(share, u, share * u_low)) : probability(e);
-      };
+      return [=](Vec<T> e, Vec<T> share)
+                 CROSSENT_LAMBDA { return kClassTerms ? probability(e, none - fma(share, u, share * u_low)) : probability(e); };
     } else {
       const Vec<T> high = rows(total_high), low = rows(total_low), rest = rows(others), top = rows(confident);
       return [=](Vec<T> e, Vec<T> share) CROSSENT_LAMBDA {
@@ -185,9 +186,9 @@ struct CrossEntropy : FromStatistics<S, kGradient>, CrossEntropyTerms<Compute<S>
   using TermsOfKind = CrossEntropyTerms<T, kKind>;
   using Out = O;
   using Base::statistics;
-  using TermsOfKind::live;
-  using TermsOfKind::kIndex;
   using TermsOfKind::kClassTerms;
+  using TermsOfKind::kIndex;
+  using TermsOfKind::live;
   using TermsOfKind::run;
   using TermsOfKind::target;
   static constexpr int kInputs = kIndex ? 1 : 2;
@@ -264,9 +265,8 @@ struct CrossEntropy : FromStatistics<S, kGradient>, CrossEntropyTerms<Compute<S>
       }
     };
     if (statistics.kept_valid[lane]) {
-      write_row(out, classes, [&](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA {
-        return gradient(load(kept + i), share(i, load_any));
-      });
+      write_row(out, classes,
+                [&](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return gradient(load(kept + i), share(i, load_any)); });
     } else {
       const Vec<T> max = splat(statistics.max[lane]);
       write_row(out, classes, [&](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA {

@@ -29,10 +29,9 @@ struct ExpConstants<double> {
   static constexpr double ln2_hi = 0x1.62e42fefa38p-1;
   static constexpr double ln2_lo = 0x1.ef35793c7673p-45;
   static constexpr double shifter = 0x1.8p+52 + bias;
-  static constexpr double q[] = {0x1.ad85bb7fcf4dap-26, 0x1.28aeb476caa8dp-22, 0x1.71df22fd74365p-19,
-                                 0x1.a01998b27e796p-16, 0x1.a01a012aa8e77p-13, 0x1.6c16c184a9d23p-10,
-                                 0x1.1111111127d09p-7,  0x1.5555555550629p-5,  0x1.55555555554f9p-3,
-                                 0x1.000000000000ap-1};
+  static constexpr double q[] = {0x1.ad85bb7fcf4dap-26, 0x1.28aeb476caa8dp-22, 0x1.71df22fd74365p-19, 0x1.a01998b27e796p-16,
+                                 0x1.a01a012aa8e77p-13, 0x1.6c16c184a9d23p-10, 0x1.1111111127d09p-7,  0x1.5555555550629p-5,
+                                 0x1.55555555554f9p-3,  0x1.000000000000ap-1};
 };
 
 // A number as the unevaluated sum of a rounded value and what the rounding left.

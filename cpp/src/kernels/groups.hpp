@@ -43,7 +43,8 @@ CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const size_t tile = classes <= RowSum<float>::kBlock ? (size_t)classes * kVectorBytes * 3 : 0;
   const size_t kept = keeps_exponentials<float>(classes)
-                          ? (size_t)rows_per_group<double>(classes) * (classes * sizeof(double) + kVectorBytes) : 0;
+                          ? (size_t)rows_per_group<double>(classes) * (classes * sizeof(double) + kVectorBytes)
+                          : 0;
   const size_t group = (size_t)kGroupBytes + kKeptBytes / kGroupBytes;
   return (tile > kept ? tile : kept) + group + kVectorBytes;
 }

@@ -9,9 +9,8 @@ template <bool kLow>
 CROSSENT_INLINE Vec<double> log1p(Pair<Vec<double>> x) {
   constexpr double ln2_hi = ExpConstants<double>::ln2_hi;
   constexpr double ln2_lo = ExpConstants<double>::ln2_lo;
-  constexpr double coefficient[] = {0x1.1b8135a5795acp-3, 0x1.0dcba1ace789ep-3, 0x1.3b35c02bee0bp-3,
-                                    0x1.745c4adfdfc4dp-3, 0x1.c71c748fb0d8ap-3, 0x1.24924921e457cp-2,
-                                    0x1.999999999c179p-2, 0x1.555555555554fp-1};
+  constexpr double coefficient[] = {0x1.1b8135a5795acp-3, 0x1.0dcba1ace789ep-3, 0x1.3b35c02bee0bp-3,  0x1.745c4adfdfc4dp-3,
+                                    0x1.c71c748fb0d8ap-3, 0x1.24924921e457cp-2, 0x1.999999999c179p-2, 0x1.555555555554fp-1};
   const Vec<double> one = splat(1.0);
   const Vec<double> u = one + x.high;
   Vec<double> power, k;  // 2**-k and k

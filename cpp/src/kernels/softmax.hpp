@@ -52,8 +52,8 @@ struct alignas(kVectorBytes) Scale {
       const ptrdiff_t row = lane + i;
       double value = valid_high[i], low_value = valid_low[i];
       if (statistics.kept_valid[row] && statistics.shift[row] != 1) {
-        low_value = low_value * statistics.shift[row] + value * statistics.shift_low[row] +
-                    product_error(value, statistics.shift[row]);
+        low_value =
+            low_value * statistics.shift[row] + value * statistics.shift_low[row] + product_error(value, statistics.shift[row]);
         value *= statistics.shift[row];
       }
       const double unbiased = value * kUnbias<T>;
@@ -73,9 +73,7 @@ struct alignas(kVectorBytes) Scale {
   struct Scaled {
     Vec<T> before, high, low;
     // factor * p of an exponential, and the same plus an addend.
-    CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const {
-      return sizeof(T) == 8 ? fma(e, high, e * low) : (e * before) * high;
-    }
+    CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const { return sizeof(T) == 8 ? fma(e, high, e * low) : (e * before) * high; }
     CROSSENT_INLINE Vec<T> operator()(Vec<T> e, Vec<T> addend) const {
       return sizeof(T) == 8 ? fma(e, high, fma(e, low, addend)) : fma(e * before, high, addend);
     }
@@ -115,14 +113,13 @@ struct Softmax : FromStatistics<S, true> {
       write_row(out, classes, [&](ptrdiff_t i, auto) CROSSENT_LAMBDA { return probability(load(kept + i)); });
     } else {
       const Vec<T> max = splat(statistics.max[lane]);
-      write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-        return probability(exp_of_difference(load(x + i, (T)0), max));
-      });
+      write_row(out, classes,
+                [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return probability(exp_of_difference(load(x + i, (T)0), max)); });
     }
   }
 };
 
-// (x - high) - low, high + low = max + log(sum)
+// (x - max) - log(sum): both terms at most 0, so nothing cancels; and a constant added exactly to all logits changes no bit.
 template <class S, class O>
 struct LogSoftmax : FromStatistics<S, false> {
   using Base = FromStatistics<S, false>;
@@ -131,30 +128,23 @@ struct LogSoftmax : FromStatistics<S, false> {
   static constexpr bool kOutput = true;
   using Base::Base;
   using Base::statistics;
-  alignas(kVectorBytes) T high[kGroup<T>], low[kGroup<T>];
+  alignas(kVectorBytes) T log_sum[kGroup<T>];
 
   CROSSENT_SHARED void finish(ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < kGroup<T>; lane += 8) {
       const Totals t = totals(statistics, lane);
-      const Pair<Vec<double>> logsumexp = only_where<T>(t.valid, two_sum(t.max, t.log_sum));
-      double h[8], l[8], m[8], log_sum[8];
-      store(h, logsumexp.high);
-      store(l, logsumexp.low);
-      store(m, t.max);
-      store(log_sum, t.log_sum);
-      for (ptrdiff_t i = 0; i < 8; ++i) {
-        high[lane + i] = (T)h[i];
-        low[lane + i] = sizeof(T) == 8 ? (T)l[i] : (T)((m[i] - (double)high[lane + i]) + log_sum[i]);
-      }
+      double value[8];
+      store(value, select(t.valid, t.log_sum, splat((double)__builtin_nan(""))));
+      for (ptrdiff_t i = 0; i < 8; ++i) log_sum[lane + i] = (T)value[i];
     }
   }
   CROSSENT_SHARED void tile_output(T* tile, T*, ptrdiff_t classes) const {
-    const Vec<T> h = load(high), l = load(low);
-    write_tile(tile, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kGroup<T>) - h) - l; });
+    const Vec<T> max = load(statistics.max), log = load(log_sum);
+    write_tile(tile, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kGroup<T>) - max) - log; });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, const T*, O* out) const {
-    const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(x + i, (T)0) - h) - l; });
+    const Vec<T> max = splat(statistics.max[lane]), log = splat(log_sum[lane]);
+    write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(x + i, (T)0) - max) - log; });
   }
 };
 

@@ -91,7 +91,8 @@ struct RowSum {
     const Pair<double> total = lanes.total();
     const Pair<double> s = two_sum(total.high, former_maxima.high);
     const double low = (total.low + former_maxima.low) + s.low;
-    const Pair<double> shift = reference == max ? Pair<double>{1, 0} : exp_pair((double)reference, (double)max);
+    const bool in_place = reference == max || max == -__builtin_inf();
+    const Pair<double> shift = in_place ? Pair<double>{1, 0} : exp_pair((double)reference, (double)max);
     group.max[lane] = max;
     group.ties[lane] = ties;
     group.sum[lane] = s.high * shift.high;

@@ -21,8 +21,8 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a, 1));
 }
 CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)),
-                                         _mm512_cvtpd_ps((__m512d)high), 1);
+  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)), _mm512_cvtpd_ps((__m512d)high),
+                                         1);
 }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {

@@ -14,9 +14,7 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 
-CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
-  return (NativeDouble)vcvt_f64_f32(vget_low_f32((float32x4_t)a));
-}
+CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)vcvt_f64_f32(vget_low_f32((float32x4_t)a)); }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vcvt_high_f64_f32((float32x4_t)a); }
 CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
   return (NativeFloat)vcvt_high_f32_f64(vcvt_f32_f64((float64x2_t)low), (float64x2_t)high);
@@ -43,25 +41,15 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
 }
 
 CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
-  return load_first_by_copy<NativeDouble>(p, count);
-}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) { return load_first_by_copy<NativeDouble>(p, count); }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
 
 // Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
-CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-}
-CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) {
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-}
-CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) {
-  return __builtin_shufflevector(a, b, 0, 2);
-}
-CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
-  return __builtin_shufflevector(a, b, 1, 3);
-}
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
 
 // Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
 CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {

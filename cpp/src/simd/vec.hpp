@@ -75,7 +75,7 @@ struct Mask {
 template <class T>
 CROSSENT_INLINE Vec<T> splat(T value) {
   Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = typename Vec<T>::Native{} + value; });
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = value - typename Vec<T>::Native{}; });  // keeps the sign of -0
   return r;
 }
 template <class T>
@@ -85,19 +85,19 @@ CROSSENT_INLINE Vec<T> zero() {
   return r;
 }
 
-#define CROSSENT_OPERATOR(op)                                                                   \
-  template <class T>                                                                            \
-  CROSSENT_INLINE Vec<T> operator op(Vec<T> a, Vec<T> b) {                                      \
-    Vec<T> r;                                                                                   \
-    for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; });          \
-    return r;                                                                                   \
+#define CROSSENT_OPERATOR(op)                                                          \
+  template <class T>                                                                   \
+  CROSSENT_INLINE Vec<T> operator op(Vec<T> a, Vec<T> b) {                             \
+    Vec<T> r;                                                                          \
+    for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; }); \
+    return r;                                                                          \
   }
-#define CROSSENT_COMPARISON(op)                                                                 \
-  template <class T>                                                                            \
-  CROSSENT_INLINE Mask<T> operator op(Vec<T> a, Vec<T> b) {                                     \
-    Mask<T> r;                                                                                  \
-    for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; });          \
-    return r;                                                                                   \
+#define CROSSENT_COMPARISON(op)                                                        \
+  template <class T>                                                                   \
+  CROSSENT_INLINE Mask<T> operator op(Vec<T> a, Vec<T> b) {                            \
+    Mask<T> r;                                                                         \
+    for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; }); \
+    return r;                                                                          \
   }
 CROSSENT_OPERATOR(+)
 CROSSENT_OPERATOR(-)
@@ -163,9 +163,8 @@ CROSSENT_INLINE Vec<T> scale_by_low_bits(Vec<T> value, Vec<T> shifter) {
 template <class T>
 CROSSENT_INLINE Vec<T> load(const T* p) {
   Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    r.part[i] = *(const typename NativeOf<T>::unaligned*)(p + i * Vec<T>::kNativeLanes);
-  });
+  for_each_part([&](int i)
+                    CROSSENT_LAMBDA { r.part[i] = *(const typename NativeOf<T>::unaligned*)(p + i * Vec<T>::kNativeLanes); });
   return r;
 }
 CROSSENT_INLINE Vec<float> load(const Half* p) {
@@ -175,16 +174,13 @@ CROSSENT_INLINE Vec<float> load(const Half* p) {
 }
 CROSSENT_INLINE Vec<float> load(const BFloat16* p) {
   Vec<float> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    r.part[i] = (NativeFloat)(load_16_bits(p + i * Vec<float>::kNativeLanes) << 16);
-  });
+  for_each_part([&](int i)
+                    CROSSENT_LAMBDA { r.part[i] = (NativeFloat)(load_16_bits(p + i * Vec<float>::kNativeLanes) << 16); });
   return r;
 }
 template <class T>
 CROSSENT_INLINE void store(T* p, Vec<T> a) {
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    *(typename NativeOf<T>::unaligned*)(p + i * Vec<T>::kNativeLanes) = a.part[i];
-  });
+  for_each_part([&](int i) CROSSENT_LAMBDA { *(typename NativeOf<T>::unaligned*)(p + i * Vec<T>::kNativeLanes) = a.part[i]; });
 }
 CROSSENT_INLINE void store(Half* p, Vec<float> a) {
   for_each_part([&](int i) CROSSENT_LAMBDA { store_halves(p + i * Vec<float>::kNativeLanes, a.part[i]); });
@@ -201,9 +197,8 @@ CROSSENT_INLINE Vec<Compute<S>> load_partial(const S* p, ptrdiff_t count, Comput
   using T = Compute<S>;
   Vec<T> r;
   if constexpr (sizeof(S) == sizeof(T)) {
-    for_each_part([&](int i) CROSSENT_LAMBDA {
-      r.part[i] = load_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes);
-    });
+    for_each_part(
+        [&](int i) CROSSENT_LAMBDA { r.part[i] = load_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes); });
   } else {
     S lane[Vec<T>::kLanes] = {};
     __builtin_memcpy(lane, p, count * sizeof(S));
@@ -217,9 +212,8 @@ template <class S>
 CROSSENT_INLINE void store_partial(S* p, ptrdiff_t count, Vec<Compute<S>> a) {
   using T = Compute<S>;
   if constexpr (sizeof(S) == sizeof(T)) {
-    for_each_part([&](int i) CROSSENT_LAMBDA {
-      store_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, a.part[i]);
-    });
+    for_each_part(
+        [&](int i) CROSSENT_LAMBDA { store_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, a.part[i]); });
   } else {
     S lane[Vec<T>::kLanes];
     store(lane, a);

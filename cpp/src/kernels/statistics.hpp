@@ -96,7 +96,10 @@ struct RowSum {
     group.max[lane] = max;
     group.ties[lane] = ties;
     group.sum[lane] = s.high * shift.high;
-    group.sum_low[lane] = low * shift.high + s.high * shift.low + product_error(s.high, shift.high);
+    group.sum_low[lane] = low;
+    if (!in_place) {
+      group.sum_low[lane] = low * shift.high + s.high * shift.low + product_error(s.high, shift.high);
+    }
     group.shift[lane] = shift.high;
     group.shift_low[lane] = shift.low;
     group.reference[lane] = reference;

@@ -85,11 +85,19 @@ RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpa
   kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
   if (!direct_) {
     staged_rows_ = std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
-    stage_bytes_ = (static_cast<std::size_t>(staged_rows_ * classes) * sizeof(double) + 63) / 64 * 64;
+    std::ptrdiff_t item = operands.second >= 0 ? item_size(operands.second_dtype) : 0;
+    for (int operand : {operands.input, operands.second, operands.output}) {
+      if (operand >= 0) item = std::max(item, item_size(space.dtype(operand)));
+    }
+    stage_bytes_ = (static_cast<std::size_t>(staged_rows_ * classes * item) + 63) / 64 * 64;
   }
 }
 
-std::size_t RowFeeder::scratch_bytes() const { return kernel_bytes_ + 4 * stage_bytes_; }
+// Gathered rows of the input, then of the output, then of the second operand as the kernel wants it and as it was.
+std::size_t RowFeeder::scratch_bytes() const {
+  const std::size_t stages = operands_.second >= 0 ? 4 : operands_.output >= 0 ? 2 : 1;
+  return kernel_bytes_ + stages * stage_bytes_;
+}
 
 Operand RowFeeder::staged(char* memory, DType dtype) const {
   Operand rows;
@@ -127,10 +135,10 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.input = staged(stage, space_.dtype(operands_.input));
   space_.gather(operands_.input, first, run.rows, run.input.data);
   if (operands_.second >= 0) {
-    run.second = staged(stage + stage_bytes_, operands_.second_dtype);
-    convert_second(first, run.rows, run.second.data, stage + 2 * stage_bytes_);
+    run.second = staged(stage + 2 * stage_bytes_, operands_.second_dtype);
+    convert_second(first, run.rows, run.second.data, stage + 3 * stage_bytes_);
   }
-  if (operands_.output >= 0) run.output = staged(stage + 3 * stage_bytes_, space_.dtype(operands_.output));
+  if (operands_.output >= 0) run.output = staged(stage + stage_bytes_, space_.dtype(operands_.output));
   return run.rows;
 }
 

@@ -106,30 +106,4 @@ inline void write_floating(DType dtype, char* p, double value) {
   }
 }
 
-// An index of any integer dtype as int64; uint64 values beyond int64 become -1 and set `too_large`.
-inline std::int64_t read_index(DType dtype, const char* p, bool& too_large) {
-  switch (dtype) {
-    case DType::boolean:
-    case DType::uint8:
-      return read_element<std::uint8_t>(p);
-    case DType::int8:
-      return read_element<std::int8_t>(p);
-    case DType::int16:
-      return read_element<std::int16_t>(p);
-    case DType::uint16:
-      return read_element<std::uint16_t>(p);
-    case DType::int32:
-      return read_element<std::int32_t>(p);
-    case DType::uint32:
-      return read_element<std::uint32_t>(p);
-    case DType::int64:
-      return read_element<std::int64_t>(p);
-    default: {
-      const std::uint64_t value = read_element<std::uint64_t>(p);
-      too_large = too_large || value > INT64_MAX;
-      return value > INT64_MAX ? -1 : static_cast<std::int64_t>(value);
-    }
-  }
-}
-
 }  // namespace crossent

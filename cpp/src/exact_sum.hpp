@@ -71,7 +71,7 @@ class ExactSum {
     if (tail | rest) head |= 1;  // sticky: head has 64 bits, the result 53
     const double magnitude = std::ldexp(static_cast<double>(head >> 32), scale + 32);
     // The upper 32 bits are exact, and so is the rest below; their sum rounds once.
-    const double result = round_to_odd_sum(magnitude, head & 0xffffffffu, scale);
+    const double result = magnitude + std::ldexp(static_cast<double>(head & 0xffffffffu), scale);
     return negative ? -result : result;
   }
 
@@ -79,10 +79,6 @@ class ExactSum {
   static constexpr int kOffset = 1074 + 64;  // the weight of digit 0 is 2**-kOffset
   static constexpr int kDigits = (1024 + kOffset) / 32 + 4;
   static constexpr int kCarryEvery = 1 << 29;
-
-  static double round_to_odd_sum(double high, std::uint64_t low, int scale) {
-    return high + std::ldexp(static_cast<double>(low), scale);
-  }
 
   void carry() {
     for (int i = 0; i + 1 < kDigits; ++i) {

@@ -17,7 +17,7 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
     return {Code::bad_value, "label_smoothing must be between 0 and 1, not " + std::to_string(options.label_smoothing)};
   }
-  if (Status s = check_axis(input_name); !s) return s;
+  if (Status s = check_axis(); !s) return s;
   if (Status s = check_target_shape(input_name, may_be_probabilities); !s) return s;
   if (classes_ == 0) {
     return {Code::bad_value, std::string(input_name) + " of shape " + shape_text(input.ndim, input.shape) +
@@ -40,7 +40,7 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
   return {};
 }
 
-Status LossProblem::check_axis(const char*) {
+Status LossProblem::check_axis() {
   axis_ = options_->has_axis ? options_->axis : input_->ndim > 1 ? 1 : 0;
   if (Status s = normalize_axes(Axes(axis_), input_->ndim, axes_); !s) return s;
   if (axis_ < 0) axis_ += input_->ndim;

@@ -41,7 +41,7 @@ class LossProblem {
   double smoothing() const { return options_->label_smoothing; }
 
  private:
-  Status check_axis(const char* input_name);
+  Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
   Status bad_target() const;
 

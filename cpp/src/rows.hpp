@@ -2,8 +2,6 @@
 // those that it cannot.
 #pragma once
 
-#include <vector>
-
 #include "crossent/types.hpp"
 #include "kernels.hpp"
 

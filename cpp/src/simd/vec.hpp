@@ -85,31 +85,22 @@ CROSSENT_INLINE Vec<T> zero() {
   return r;
 }
 
-#define CROSSENT_OPERATOR(op)                                                          \
+#define CROSSENT_OPERATOR(op, Result)                                                  \
   template <class T>                                                                   \
-  CROSSENT_INLINE Vec<T> operator op(Vec<T> a, Vec<T> b) {                             \
-    Vec<T> r;                                                                          \
+  CROSSENT_INLINE Result<T> operator op(Vec<T> a, Vec<T> b) {                          \
+    Result<T> r;                                                                       \
     for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; }); \
     return r;                                                                          \
   }
-#define CROSSENT_COMPARISON(op)                                                        \
-  template <class T>                                                                   \
-  CROSSENT_INLINE Mask<T> operator op(Vec<T> a, Vec<T> b) {                            \
-    Mask<T> r;                                                                         \
-    for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] op b.part[i]; }); \
-    return r;                                                                          \
-  }
-CROSSENT_OPERATOR(+)
-CROSSENT_OPERATOR(-)
-CROSSENT_OPERATOR(*)
-CROSSENT_OPERATOR(/)
-CROSSENT_COMPARISON(<)
-CROSSENT_COMPARISON(>)
-CROSSENT_COMPARISON(>=)
-CROSSENT_COMPARISON(==)
-CROSSENT_COMPARISON(!=)
+CROSSENT_OPERATOR(+, Vec)
+CROSSENT_OPERATOR(-, Vec)
+CROSSENT_OPERATOR(*, Vec)
+CROSSENT_OPERATOR(/, Vec)
+CROSSENT_OPERATOR(<, Mask)
+CROSSENT_OPERATOR(>, Mask)
+CROSSENT_OPERATOR(>=, Mask)
+CROSSENT_OPERATOR(==, Mask)
 #undef CROSSENT_OPERATOR
-#undef CROSSENT_COMPARISON
 
 template <class T>
 CROSSENT_INLINE Mask<T> operator&(Mask<T> a, Mask<T> b) {
@@ -117,13 +108,6 @@ CROSSENT_INLINE Mask<T> operator&(Mask<T> a, Mask<T> b) {
   for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] & b.part[i]; });
   return r;
 }
-template <class T>
-CROSSENT_INLINE Mask<T> operator|(Mask<T> a, Mask<T> b) {
-  Mask<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] | b.part[i]; });
-  return r;
-}
-
 template <class T>
 CROSSENT_INLINE Vec<T> select(Mask<T> mask, Vec<T> yes, Vec<T> no) {
   Vec<T> r;

@@ -12,6 +12,8 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
                                    "int32",   "int64",   "uint8",   "uint16",   "uint32", "uint64"};
 // Gathered rows should stay in the second-level cache.
 constexpr std::ptrdiff_t kStageElements = 1 << 15;
+// Rows of more classes than this are not gathered together: that would take tens of megabytes.
+constexpr std::ptrdiff_t kLongestGathered = 1 << 18;
 
 }  // namespace
 
@@ -84,7 +86,9 @@ RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpa
   block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, kMaxBlockRows);
   kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
   if (!direct_) {
-    staged_rows_ = std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
+    // Sixteen rows share the cache lines that one of them touches; very long rows are gathered one by one all the same.
+    const std::ptrdiff_t together = classes > kLongestGathered ? 1 : std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
+    staged_rows_ = std::min(together, std::max<std::ptrdiff_t>(space.rows(), 1));
     std::ptrdiff_t item = operands.second >= 0 ? item_size(operands.second_dtype) : 0;
     for (int operand : {operands.input, operands.second, operands.output}) {
       if (operand >= 0) item = std::max(item, item_size(space.dtype(operand)));

@@ -225,12 +225,14 @@ LIMITS = {
     "gradient off target": (3, 3),
     "gradient at target": (2.5, 4),
     "mixed gradient": (3, 4),  # smoothing, probability targets, softmax_backward: at the larger of the two terms
+    "token log-prob": (2.5, 3),
+    "entropy": (3, 4),
     "product": (1, 1),  # one multiplication: weighted nll_loss and its gradient
 }
 
 
 def limit(kind, dtype):
     """The limit for an input of `dtype`."""
-    if is_narrow(dtype) and "loss" in kind:
+    if is_narrow(dtype) and ("loss" in kind or kind in ("token log-prob", "entropy")):
         return 4
     return LIMITS[kind][0 if accumulator(dtype) == FLOAT32 else 1]

@@ -36,6 +36,7 @@ CALLS = {
     "cross_entropy": "crossent.cross_entropy(x, target, axis=axis)",
     "value_and_grad": "crossent.cross_entropy_value_and_grad(x, target, axis=axis, out=out)",
     "backward": "crossent.cross_entropy_backward(grad, x, target, axis=axis, reduction='none', out=out)",
+    "token_log_probs": "crossent.token_log_probs(x, target, axis)",
     "nll_loss": "crossent.nll_loss(x, target, axis=axis)",
     "probabilities": "crossent.cross_entropy_value_and_grad(x, x, axis=axis, label_smoothing=0.1, out=out)",
 }

@@ -35,6 +35,8 @@ unsigned long long kernel_runs = 0;
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/top_k.hpp"
+#include "kernels/scoring.hpp"
 // clang-format on
 
 void to_float(Elements from, const char* source, ptrdiff_t count, float* target) {
@@ -52,6 +54,8 @@ void logsumexp(const Run& run) {
 #define CROSSENT_FOR_ELEMENTS(kernel)                                                                 \
   {process<kernel<float, float>>,       process<kernel<double, double>>, process<kernel<Half, Half>>, \
    process<kernel<BFloat16, BFloat16>>, process<kernel<Half, float>>,    process<kernel<BFloat16, float>>}
+#define CROSSENT_FOR_INPUTS(kernel) \
+  {process<kernel<float>>, process<kernel<double>>, process<kernel<Half>>, process<kernel<BFloat16>>}
 #define CROSSENT_FOR_KINDS(S, O, gradient)                            \
   {process<CrossEntropy<S, O, TargetKind::index, gradient>>,          \
    process<CrossEntropy<S, O, TargetKind::smoothed_index, gradient>>, \
@@ -75,6 +79,8 @@ extern const KernelTable table = {
     {CROSSENT_FOR_KINDS(float, float, true), CROSSENT_FOR_KINDS(double, double, true), CROSSENT_FOR_KINDS(Half, Half, true),
      CROSSENT_FOR_KINDS(BFloat16, BFloat16, true), CROSSENT_FOR_KINDS(Half, float, true),
      CROSSENT_FOR_KINDS(BFloat16, float, true)},
+    CROSSENT_FOR_INPUTS(MaxAndLogSum),
+    CROSSENT_FOR_INPUTS(Scores),
     to_float,
 };
 

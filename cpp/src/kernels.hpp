@@ -40,12 +40,32 @@ struct CrossEntropyRun : Run {
   double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
 };
 
+// What is asked of each row of logits, and where the answers go: one entry a row, as float64.
+struct TopEntry {
+  double value;
+  int64_t index;
+};
+
+struct ScoreRun : Run {
+  double* max = nullptr;      // NaN for a row with NaN
+  double* log_sum = nullptr;  // log(sum(exp(x - max))); 0 for a row of only -inf or with +inf, NaN for one with NaN
+  // The scores kernel alone:
+  const int64_t* target = nullptr;  // the class of each row, -1 for a row that is not read; or null
+  double* entropy = nullptr;
+  int64_t* argmax = nullptr;
+  int64_t* rank = nullptr;  // of the target
+  TopEntry* top = nullptr;  // top_k entries a row, in no order
+  ptrdiff_t top_k = 0;
+};
+
 // Element types of the input and of the output array.
 enum class Elements { f32, f64, f16, bf16, f16_to_f32, bf16_to_f32 };
 constexpr int kElements = 6;
+constexpr int kInputElements = 4;  // the first four: kernels without an output array
 
 using Kernel = void (*)(const Run&);
 using CrossEntropyKernel = void (*)(const CrossEntropyRun&);
+using ScoreKernel = void (*)(const ScoreRun&);
 
 struct KernelTable {
   const char* name;
@@ -58,7 +78,9 @@ struct KernelTable {
   Kernel softmax_backward[kElements];
   Kernel log_softmax_backward[kElements];
   CrossEntropyKernel cross_entropy[kElements][kTargetKinds];
-  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];                   // the loss too
+  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];  // the loss too
+  ScoreKernel max_and_log_sum[kInputElements];
+  ScoreKernel scores[kInputElements];
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
 };
 

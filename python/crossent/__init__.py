@@ -10,6 +10,7 @@ from ._losses import (
     nll_loss_backward,
 )
 from ._runtime import get_cmake_dir, get_include, get_num_threads, set_num_threads, simd_target, simd_targets
+from ._scoring import token_log_probs
 
 __all__ = [
     "__version__",
@@ -29,4 +30,5 @@ __all__ = [
     "simd_targets",
     "softmax",
     "softmax_backward",
+    "token_log_probs",
 ]

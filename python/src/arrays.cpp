@@ -100,21 +100,21 @@ Argument floating(py::handle object, const char* name) {
   return {std::move(array), known};
 }
 
-Argument target(py::handle object) {
+Argument target(py::handle object, const char* name) {
   for (bool first : {true, false}) {
     py::array array;
     if (first) {
       if (!is_plain_array(object)) continue;
       array = py::reinterpret_borrow<py::array>(object);
     } else {
-      array = intake("as_target")(object);
+      array = intake("as_target")(object, name);
     }
     const py::dtype dtype = array.dtype();
     std::optional<DType> known = integer_dtype(dtype);
     if (!known) known = floating_dtype(dtype);
     if (known && is_native(dtype)) return {std::move(array), *known};
   }
-  throw py::type_error("target must hold class indices (integers) or class probabilities (floating)");
+  throw py::type_error(std::string(name) + " must hold class indices (integers) or class probabilities (floating)");
 }
 
 void promote(Argument& a, Argument& b) {

@@ -29,7 +29,7 @@ struct Argument {
 // An array of one of the four floating dtypes, without a copy where NumPy can view it so. `name` is for messages.
 Argument floating(py::handle object, const char* name);
 // Class indices of an integer dtype, or probabilities of a floating one.
-Argument target(py::handle object);
+Argument target(py::handle object, const char* name = "target");
 // Two arrays of one floating dtype: where they differ, both are promoted.
 void promote(Argument& a, Argument& b);
 
@@ -67,5 +67,6 @@ class ReleaseGil {
 void bind_arrays(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_scoring(py::module_& m);
 
 }  // namespace crossent_python

@@ -1,0 +1,293 @@
+// Scores of logits as operations of the group loop: what is known of a row after one read, without an array of its size.
+#pragma once
+
+// The maximum and the logarithm of the sum of 8 rows, with the rule for rows that cannot be normalized.
+CROSSENT_SHARED void write_max_and_log_sum(const Totals& t, const ScoreRun& run, ptrdiff_t first_row, ptrdiff_t count) {
+  const Mask<double> ordered = t.sum == t.sum;
+  const Vec<double> nan = splat((double)__builtin_nan(""));
+  double max[8], log_sum[8];
+  store(max, select(ordered, t.max, nan));
+  store(log_sum, select(t.valid, t.log_sum, select(ordered, zero<double>(), nan)));
+  for (ptrdiff_t i = 0; i < 8 && i < count; ++i) {
+    run.max[first_row + i] = max[i];
+    run.log_sum[first_row + i] = log_sum[i];
+  }
+}
+
+// logsumexp in two parts, so that a log-probability is (x - max) - log_sum without cancellation.
+template <class S>
+struct MaxAndLogSum : FromStatistics<S, false> {
+  using Base = FromStatistics<S, false>;
+  using T = typename Base::Value;
+  using Out = T;
+  static constexpr bool kOutput = false;
+  const ScoreRun& score;
+
+  CROSSENT_INLINE explicit MaxAndLogSum(const ScoreRun& r) : Base(r), score(r) {}
+  CROSSENT_SHARED void finish(ptrdiff_t count) {
+    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+      write_max_and_log_sum(totals(this->statistics, lane), score, this->first_row + lane, count - lane);
+    }
+  }
+};
+
+// Blocks of a row that stay in the first-level cache while they are read several times.
+constexpr ptrdiff_t kScoreBlock = RowSum<float>::kBlock;
+
+// sum exp(x - m) and sum exp(x - m) * (m - x) over a row, the first without the maxima themselves, block by block, the maximum
+// m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
+// factor is exact to twice the precision. All sums are biased as the exponentials are.
+template <class T>
+struct MomentSum {
+  T max = -__builtin_inf();
+  double ties = 0;
+  LaneSum<T> lanes[2];
+  Pair<double> former[2] = {{0, 0}, {0, 0}};  // what the lanes do not hold any more
+
+  static CROSSENT_INLINE Pair<double> product(Pair<double> a, Pair<double> f) {
+    const double high = a.high * f.high;
+    return {high, a.low * f.high + a.high * f.low + product_error(a.high, f.high)};
+  }
+  static CROSSENT_INLINE Pair<double> sum(Pair<double> a, Pair<double> b) {
+    const Pair<double> s = two_sum(a.high, b.high);
+    return {s.high, s.low + (a.low + b.low)};
+  }
+
+  CROSSENT_INLINE void clear() {
+    lanes[0].clear();
+    lanes[1].clear();
+  }
+  CROSSENT_INLINE Pair<double> total(int which) const { return sum(former[which], lanes[which].total()); }
+
+  CROSSENT_SHARED void grow_to(T block_max) {
+    if (!(block_max > max)) return;
+    if (max > -__builtin_inf()) {
+      const Pair<double> factor = exp_pair((double)max, (double)block_max);
+      const Pair<double> mass = sum(total(0), {ties / kUnbias<T>, 0});
+      const double growth = (double)block_max - (double)max;
+      former[1] = factor.high > 0 ? product(sum(total(1), product(mass, {growth, 0})), factor) : Pair<double>{0, 0};
+      former[0] = product(mass, factor);
+      clear();
+    }
+    max = block_max;
+    ties = 0;
+  }
+
+  // exp(x - m) where x is no maximum, and exp(x - m) * (m - x), 0 where x is -inf.
+  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, Vec<T> origin, Vec<T>& at_max) {
+    const Vec<T> none = zero<T>(), e = exp_of_difference(x, origin);
+    const Mask<T> is_max = x == m;
+    at_max = at_max + select(is_max, splat((T)1), none);
+    const Vec<T> distance = max_or_second(x - origin, splat(ExpConstants<T>::smallest));
+    return {{select(is_max, none, e), none - e * distance}};
+  }
+
+  template <class S>
+  CROSSENT_SHARED void add_block(const S* x, ptrdiff_t n) {
+    const Vec<T> m = splat(max), origin = splat(max > -__builtin_inf() ? max : (T)0);
+    Vec<T> at_max = zero<T>();
+    sum_row<2>(lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      return terms(load(x + i, (T)-__builtin_inf()), m, origin, at_max);
+    });
+    ties += sum_of_lanes(at_max);
+  }
+};
+
+// How many of n contiguous elements are greater than a number.
+template <class S>
+CROSSENT_SHARED int64_t count_greater(const S* x, ptrdiff_t n, Compute<S> threshold) {
+  using T = Compute<S>;
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  const Vec<T> limit = splat(threshold), one = splat((T)1), none = zero<T>();
+  Vec<T> a = none, b = none;
+  ptrdiff_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    a = a + select(load(x + i) > limit, one, none);
+    b = b + select(load(x + i + lanes) > limit, one, none);
+  }
+  for (; i < n; i += lanes) {
+    const Vec<T> v = n - i >= lanes ? load(x + i) : load_partial(x + i, n - i, (T)-__builtin_inf());
+    a = a + select(v > limit, one, none);
+  }
+  return (int64_t)sum_of_lanes(a + b);
+}
+
+// The first of n contiguous elements that equals a number; n if none does.
+template <class S>
+CROSSENT_SHARED ptrdiff_t find_first(const S* x, ptrdiff_t n, Compute<S> value) {
+  using T = Compute<S>;
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  const Vec<T> wanted = splat(value);
+  for (ptrdiff_t i = 0; i < n; i += lanes) {
+    const ptrdiff_t left = n - i < lanes ? n - i : lanes;
+    const Vec<T> v = left == lanes ? load(x + i) : load_partial(x + i, left, (T)__builtin_nan(""));
+    if (!any(v == wanted)) continue;
+    T element[lanes];
+    store(element, v);
+    for (ptrdiff_t j = 0; j < left; ++j) {
+      if (element[j] == value) return i + j;
+    }
+  }
+  return n;
+}
+
+// Everything that logit_stats tells of a row.
+template <class S>
+struct Scores {
+  using In = S;
+  using Value = Compute<S>;
+  using T = Value;
+  using Second = T;
+  using Out = T;
+  static constexpr int kInputs = 1;
+  static constexpr bool kOutput = false;
+  static constexpr bool kKeep = false;
+
+  const ScoreRun& run;
+  ptrdiff_t first_row = 0;
+  GroupStatistics<T> statistics;
+  double moment[kGroup<T>];  // sum of exp(x - max) * (max - x), biased
+  int64_t target[kGroup<T>];
+  alignas(kVectorBytes) T target_logit[kGroup<T>];
+
+  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), statistics{} {}
+  CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !run.target || target[lane] >= 0; }
+
+  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
+    first_row = first;
+    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
+      const ptrdiff_t row = first + lane;
+      target[lane] = run.target && lane < count ? run.target[row] : -1;
+      target_logit[lane] = 0;
+      moment[lane] = 0;
+      if (lane >= count) continue;
+      for (ptrdiff_t i = 0; i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
+      if (target[lane] < 0) continue;
+      target_logit[lane] =
+          to_compute(load_element<S>(run.input.data + row * run.input.row_stride + target[lane] * run.input.class_stride));
+    }
+  }
+
+  CROSSENT_INLINE TopEntry* heap(ptrdiff_t lane) const { return run.top + (first_row + lane) * run.top_k; }
+
+  CROSSENT_SHARED void row_step(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, T*) {
+    MomentSum<T> row;
+    row.clear();
+    ptrdiff_t max_block = 0;
+    int64_t rank = 0;
+    for (ptrdiff_t first = 0; first < classes; first += kScoreBlock) {
+      const ptrdiff_t n = classes - first < kScoreBlock ? classes - first : kScoreBlock;
+      const T block_max = row_max(x + first, n);
+      if (block_max > row.max) max_block = first;
+      row.grow_to(block_max);
+      row.add_block(x + first, n);
+      if (run.top_k > 0 && block_max > (T)heap(lane)[0].value) {
+        const T bound = first == 0 ? top_bound(x, n, run.top_k) : (T)-__builtin_inf();
+        collect_top(x + first, n, first, heap(lane), run.top_k, bound);
+      }
+      if (target[lane] >= 0) rank += rank_in_block(lane, x, first, n);
+    }
+    const Pair<double> sum = row.total(0), moments = row.total(1);
+    statistics.max[lane] = row.max;
+    statistics.ties[lane] = row.ties;
+    statistics.sum[lane] = sum.high;
+    statistics.sum_low[lane] = sum.low;
+    moment[lane] = moments.high + moments.low;
+    run.argmax[first_row + lane] = max_block + find_first(x + max_block, classes - max_block, row.max);
+    if (run.rank) run.rank[first_row + lane] = rank;
+    settle(lane, classes,
+           [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)to_compute(load_element<S>((const char*)(x + i))); });
+  }
+
+  // The classes of a block that outrank the target: the greater ones, and before the target those that equal it.
+  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const S* x, ptrdiff_t first, ptrdiff_t n) const {
+    const T logit = target_logit[lane];
+    const ptrdiff_t before = target[lane] <= first ? 0 : target[lane] - first < n ? target[lane] - first : n;
+    int64_t count = 0;
+    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x + first, before, next_below(logit));
+    if (before < n) count += count_greater(x + first + before, n - before, logit);
+    return count;
+  }
+
+  CROSSENT_SHARED void tile_step(const T* tile, const T*, ptrdiff_t classes) {
+    const Vec<T> none = zero<T>(), one = splat((T)1), lowest = splat((T)-__builtin_inf());
+    const Vec<T> m = tile_max(tile, classes), origin = select(m > lowest, m, none);
+    Vec<T> at_max = none, argmax = none, rank = none;
+    TileSum<T> sums[2];
+    sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      return MomentSum<T>::terms(load(tile + c * kGroup<T>), m, origin, at_max);
+    });
+    T lane_target[kGroup<T>];
+    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) lane_target[lane] = (T)target[lane];
+    const Vec<T> logit = load(target_logit), wanted = load(lane_target);
+    for (ptrdiff_t c = classes - 1; c >= 0; --c) {
+      const Vec<T> v = load(tile + c * kGroup<T>), index = splat((T)c);
+      argmax = select(v == m, index, argmax);
+      rank = rank + select(v > logit, one, select((v == logit) & (index < wanted), one, none));
+    }
+    T ties[kGroup<T>], lane_argmax[kGroup<T>], lane_rank[kGroup<T>];
+    double low[kGroup<T>];
+    store(statistics.max, m);
+    store(ties, at_max);
+    store(lane_argmax, argmax);
+    store(lane_rank, rank);
+    sums[0].write(statistics.sum, statistics.sum_low);
+    sums[1].write(moment, low);
+    if (run.top_k > 0) tile_top(tile, classes);
+    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
+      statistics.ties[lane] = ties[lane];
+      moment[lane] += low[lane];
+      if (first_row + lane >= run.rows) break;
+      run.argmax[first_row + lane] = (int64_t)lane_argmax[lane];
+      if (run.rank) run.rank[first_row + lane] = (int64_t)lane_rank[lane];
+      settle(lane, classes, [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)tile[i * kGroup<T> + lane]; });
+    }
+  }
+
+  CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t classes) const {
+    const ptrdiff_t left = run.rows - first_row, count = left < kGroup<T> ? left : kGroup<T>;
+    T limit[kGroup<T>];
+    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) limit[lane] = lane < count ? -__builtin_inf() : __builtin_inf();
+    for (ptrdiff_t c = 0; c < classes; ++c) {
+      if (!any(load(tile + c * kGroup<T>) > load(limit))) continue;
+      for (ptrdiff_t lane = 0; lane < count; ++lane) {
+        const T value = tile[c * kGroup<T> + lane];
+        if (!(value > limit[lane])) continue;
+        push(heap(lane), run.top_k, {value, c});
+        limit[lane] = (T)heap(lane)[0].value;
+      }
+    }
+  }
+
+  // What the vector loops leave out: -inf among the k largest, and rows with NaN, which counts as the largest of all.
+  template <class At>
+  CROSSENT_SHARED void settle(ptrdiff_t lane, ptrdiff_t classes, At at) const {
+    if (statistics.sum[lane] == statistics.sum[lane]) {
+      if (run.top_k > 0) complete_top(classes, heap(lane), run.top_k, at);
+      return;
+    }
+    TopEntry largest = kNoEntry;
+    const TopEntry wanted = {target_logit[lane], target[lane]};
+    int64_t rank = 0;
+    for (ptrdiff_t i = 0; i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
+    for (ptrdiff_t i = 0; i < classes; ++i) {
+      const TopEntry entry = {at(i), i};
+      if (outranks(entry, largest)) largest = entry;
+      rank += outranks(entry, wanted);
+      if (run.top_k > 0) push(heap(lane), run.top_k, entry);
+    }
+    run.argmax[first_row + lane] = largest.index;
+    if (run.rank) run.rank[first_row + lane] = rank;
+  }
+
+  CROSSENT_SHARED void finish(ptrdiff_t count) {
+    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+      const Totals t = totals(statistics, lane);
+      write_max_and_log_sum(t, run, first_row + lane, count - lane);
+      double entropy[8];
+      const Vec<double> mean_distance = load(moment + lane) * splat(kUnbias<T>) * t.inverse.high;
+      store(entropy, select(t.valid, t.log_sum + mean_distance, splat((double)__builtin_nan(""))));
+      for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.entropy[first_row + lane + i] = entropy[i];
+    }
+  }
+};

@@ -307,3 +307,35 @@ def logit_stats(logits, target=None, axis=-1, top_k=0):
             "top_log_probs": np.take_along_axis(log_p, top, 1).reshape(shape),
         }
     return stats
+
+
+class Divergence(NamedTuple):
+    values: np.ndarray  # one a row
+    scale: np.ndarray  # the largest of the terms that they are the difference of
+    gradient: np.ndarray  # with respect to q's logits, of the sum
+    gradient_scale: np.ndarray
+
+
+@quiet
+def kl_divergence(p_logits, q_logits, axis=-1, temperature=1.0):
+    """sum(p (log p - log q)), 0 where p is 0; and (q - p) / T."""
+    rows, others = as_rows(p_logits, axis), as_rows(q_logits, axis)
+    t = WIDE(temperature)
+    p_row, q_row = analyse(rows.values / t), analyse(others.values / t)
+    p, q = (row.powers / (1 + row.rest) for row in (p_row, q_row))
+    p_log_sum, q_log_sum = np.log1p(p_row.rest), np.log1p(q_row.rest)
+    impossible = np.isneginf(p_row.distance)
+    difference = np.where(impossible, WIDE(0), p_row.distance - q_row.distance)
+    term = np.where((p == 0) & np.isfinite(q_row.distance), WIDE(0), p * difference)
+    term = np.where(np.isneginf(q_row.distance) & ~impossible, INFINITY, term)
+    values = term.sum(axis=1) + (q_log_sum - p_log_sum)[:, 0]
+    values[np.isnan(p_row.rest + q_row.rest)[:, 0]] = np.nan
+    scale = np.maximum(np.abs(term).sum(axis=1), np.maximum(p_log_sum, q_log_sum)[:, 0])
+    scale = np.where(np.isfinite(scale), scale, 0)
+    gradient = (q - p) / t
+    return Divergence(
+        rows.restore_reduced(values),
+        rows.restore_reduced(scale),
+        rows.restore(gradient),
+        rows.restore(np.maximum(p, q) / t),
+    )

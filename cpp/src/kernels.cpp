@@ -37,6 +37,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/cross_entropy.hpp"
 #include "kernels/top_k.hpp"
 #include "kernels/scoring.hpp"
+#include "kernels/divergence.hpp"
 // clang-format on
 
 void to_float(Elements from, const char* source, ptrdiff_t count, float* target) {
@@ -81,6 +82,8 @@ extern const KernelTable table = {
      CROSSENT_FOR_KINDS(BFloat16, float, true)},
     CROSSENT_FOR_INPUTS(MaxAndLogSum),
     CROSSENT_FOR_INPUTS(Scores),
+    CROSSENT_FOR_INPUTS(Divergence),
+    CROSSENT_FOR_ELEMENTS(DivergenceGradient),
     to_float,
 };
 

@@ -40,12 +40,13 @@ struct CrossEntropyRun : Run {
   double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
 };
 
-// What is asked of each row of logits, and where the answers go: one entry a row, as float64.
+// A class among the most probable ones.
 struct TopEntry {
-  double value;
+  double value;  // its logit
   int64_t index;
 };
 
+// What is asked of each row of logits, and where the answers go: one entry a row, as float64.
 struct ScoreRun : Run {
   double* max = nullptr;      // NaN for a row with NaN
   double* log_sum = nullptr;  // log(sum(exp(x - max))); 0 for a row of only -inf or with +inf, NaN for one with NaN
@@ -54,8 +55,15 @@ struct ScoreRun : Run {
   double* entropy = nullptr;
   int64_t* argmax = nullptr;
   int64_t* rank = nullptr;  // of the target
-  TopEntry* top = nullptr;  // top_k entries a row, in no order
+  TopEntry* top = nullptr;  // top_k entries a row, most probable first
   ptrdiff_t top_k = 0;
+};
+
+// KL divergence: input holds p's logits, second q's, output takes the gradient with respect to q's; the result is one number a
+// row.
+struct DivergenceRun : Run {
+  double inverse_temperature = 1, inverse_temperature_low = 0;
+  double gradient_scale = 1;
 };
 
 // Element types of the input and of the output array.
@@ -66,6 +74,7 @@ constexpr int kInputElements = 4;  // the first four: kernels without an output 
 using Kernel = void (*)(const Run&);
 using CrossEntropyKernel = void (*)(const CrossEntropyRun&);
 using ScoreKernel = void (*)(const ScoreRun&);
+using DivergenceKernel = void (*)(const DivergenceRun&);
 
 struct KernelTable {
   const char* name;
@@ -81,6 +90,8 @@ struct KernelTable {
   CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];  // the loss too
   ScoreKernel max_and_log_sum[kInputElements];
   ScoreKernel scores[kInputElements];
+  DivergenceKernel divergence[kInputElements];
+  DivergenceKernel divergence_gradient[kElements];                                      // the divergence too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
 };
 

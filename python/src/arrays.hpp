@@ -15,6 +15,7 @@ using crossent::Array;
 using crossent::Axes;
 using crossent::ConstArray;
 using crossent::DType;
+using crossent::Reduction;
 using crossent::Status;
 
 // An argument as an array that stays alive for the call, with its dtype known.
@@ -49,6 +50,9 @@ void check_overlap(const Argument& out, const Argument& input, const char* name)
 
 Axes parse_axes(py::handle axis, int ndim);
 int parse_axis(py::handle axis, int ndim);
+Reduction parse_reduction(py::handle reduction);
+double parse_number(py::handle object, const char* name);
+std::int64_t parse_int64(py::handle object, const char* name);
 
 // Raises the Python exception for a status that is not ok.
 void raise_for(const Status& status);

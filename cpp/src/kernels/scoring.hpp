@@ -34,6 +34,22 @@ struct MaxAndLogSum : FromStatistics<S, false> {
 // Blocks of a row that stay in the first-level cache while they are read several times.
 constexpr ptrdiff_t kScoreBlock = RowSum<float>::kBlock;
 
+// What rounding the product a * b leaves, without FMA too (Dekker); 0 where that overflows.
+CROSSENT_SHARED double exact_product_error(double a, double b) {
+  constexpr double splitter = 0x1p27 + 1;
+  const double a_high = a * splitter - (a * splitter - a), a_low = a - a_high;
+  const double b_high = b * splitter - (b * splitter - b), b_low = b - b_high;
+  const double error = ((a_high * b_high - a * b) + a_high * b_low + a_low * b_high) + a_low * b_low;
+  return error == error ? error : 0;
+}
+CROSSENT_SHARED Pair<double> pair_product(Pair<double> a, Pair<double> b) {
+  return {a.high * b.high, a.low * b.high + a.high * b.low + exact_product_error(a.high, b.high)};
+}
+CROSSENT_SHARED Pair<double> pair_sum(Pair<double> a, Pair<double> b) {
+  const Pair<double> s = two_sum(a.high, b.high);
+  return {s.high, s.low + (a.low + b.low)};
+}
+
 // sum exp(x - m) and sum exp(x - m) * (m - x) over a row, the first without the maxima themselves, block by block, the maximum
 // m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
 // factor is exact to twice the precision. All sums are biased as the exponentials are.
@@ -44,29 +60,21 @@ struct MomentSum {
   LaneSum<T> lanes[2];
   Pair<double> former[2] = {{0, 0}, {0, 0}};  // what the lanes do not hold any more
 
-  static CROSSENT_INLINE Pair<double> product(Pair<double> a, Pair<double> f) {
-    const double high = a.high * f.high;
-    return {high, a.low * f.high + a.high * f.low + product_error(a.high, f.high)};
-  }
-  static CROSSENT_INLINE Pair<double> sum(Pair<double> a, Pair<double> b) {
-    const Pair<double> s = two_sum(a.high, b.high);
-    return {s.high, s.low + (a.low + b.low)};
-  }
-
   CROSSENT_INLINE void clear() {
     lanes[0].clear();
     lanes[1].clear();
   }
-  CROSSENT_INLINE Pair<double> total(int which) const { return sum(former[which], lanes[which].total()); }
+  CROSSENT_INLINE Pair<double> total(int which) const { return pair_sum(former[which], lanes[which].total()); }
 
   CROSSENT_SHARED void grow_to(T block_max) {
     if (!(block_max > max)) return;
     if (max > -__builtin_inf()) {
       const Pair<double> factor = exp_pair((double)max, (double)block_max);
-      const Pair<double> mass = sum(total(0), {ties / kUnbias<T>, 0});
+      const Pair<double> mass = pair_sum(total(0), {ties / kUnbias<T>, 0});
       const double growth = (double)block_max - (double)max;
-      former[1] = factor.high > 0 ? product(sum(total(1), product(mass, {growth, 0})), factor) : Pair<double>{0, 0};
-      former[0] = product(mass, factor);
+      former[1] =
+          factor.high > 0 ? pair_product(pair_sum(total(1), pair_product(mass, {growth, 0})), factor) : Pair<double>{0, 0};
+      former[0] = pair_product(mass, factor);
       clear();
     }
     max = block_max;
@@ -82,8 +90,7 @@ struct MomentSum {
     return {{select(is_max, none, e), none - e * distance}};
   }
 
-  template <class S>
-  CROSSENT_SHARED void add_block(const S* x, ptrdiff_t n) {
+  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n) {
     const Vec<T> m = splat(max), origin = splat(max > -__builtin_inf() ? max : (T)0);
     Vec<T> at_max = zero<T>();
     sum_row<2>(lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
@@ -94,9 +101,8 @@ struct MomentSum {
 };
 
 // How many of n contiguous elements are greater than a number.
-template <class S>
-CROSSENT_SHARED int64_t count_greater(const S* x, ptrdiff_t n, Compute<S> threshold) {
-  using T = Compute<S>;
+template <class T>
+CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t n, T threshold) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const Vec<T> limit = splat(threshold), one = splat((T)1), none = zero<T>();
   Vec<T> a = none, b = none;
@@ -113,9 +119,8 @@ CROSSENT_SHARED int64_t count_greater(const S* x, ptrdiff_t n, Compute<S> thresh
 }
 
 // The first of n contiguous elements that equals a number; n if none does.
-template <class S>
-CROSSENT_SHARED ptrdiff_t find_first(const S* x, ptrdiff_t n, Compute<S> value) {
-  using T = Compute<S>;
+template <class T>
+CROSSENT_SHARED ptrdiff_t find_first(const T* x, ptrdiff_t n, T value) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const Vec<T> wanted = splat(value);
   for (ptrdiff_t i = 0; i < n; i += lanes) {
@@ -131,12 +136,23 @@ CROSSENT_SHARED ptrdiff_t find_first(const S* x, ptrdiff_t n, Compute<S> value) 
   return n;
 }
 
-// Everything that logit_stats tells of a row.
+// n elements in the type that they are computed in: as they lie, or converted into memory of that size.
 template <class S>
-struct Scores {
-  using In = S;
-  using Value = Compute<S>;
-  using T = Value;
+CROSSENT_INLINE const Compute<S>* computed(const S* x, ptrdiff_t n, Compute<S>* memory) {
+  if constexpr (sizeof(S) == sizeof(Compute<S>)) {
+    return x;
+  } else {
+    convert_to_compute(x, n, memory);
+    return memory;
+  }
+}
+// For two blocks of that, at the beginning of a run's scratch memory.
+static_assert(2 * kScoreBlock * (ptrdiff_t)sizeof(float) <= kGroupBytes, "every run has scratch of kGroupBytes and more");
+
+// Everything that logit_stats tells of a row, but for the element type in memory.
+template <class T>
+struct ScoresOf {
+  using Value = T;
   using Second = T;
   using Out = T;
   static constexpr int kInputs = 1;
@@ -150,62 +166,56 @@ struct Scores {
   int64_t target[kGroup<T>];
   alignas(kVectorBytes) T target_logit[kGroup<T>];
 
-  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), statistics{} {}
+  CROSSENT_INLINE explicit ScoresOf(const ScoreRun& r) : run(r), statistics{} {}
   CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !run.target || target[lane] >= 0; }
 
-  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
+  CROSSENT_SHARED void clear(ptrdiff_t first, ptrdiff_t count) {
     first_row = first;
     for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-      const ptrdiff_t row = first + lane;
-      target[lane] = run.target && lane < count ? run.target[row] : -1;
+      target[lane] = run.target && lane < count ? run.target[first + lane] : -1;
       target_logit[lane] = 0;
       moment[lane] = 0;
-      if (lane >= count) continue;
-      for (ptrdiff_t i = 0; i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
-      if (target[lane] < 0) continue;
-      target_logit[lane] =
-          to_compute(load_element<S>(run.input.data + row * run.input.row_stride + target[lane] * run.input.class_stride));
+      for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
     }
   }
 
   CROSSENT_INLINE TopEntry* heap(ptrdiff_t lane) const { return run.top + (first_row + lane) * run.top_k; }
 
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, T*) {
-    MomentSum<T> row;
-    row.clear();
+  // A row while it is read block by block.
+  struct Reading {
+    MomentSum<T> sums;
     ptrdiff_t max_block = 0;
-    int64_t rank = 0;
-    for (ptrdiff_t first = 0; first < classes; first += kScoreBlock) {
-      const ptrdiff_t n = classes - first < kScoreBlock ? classes - first : kScoreBlock;
-      const T block_max = row_max(x + first, n);
-      if (block_max > row.max) max_block = first;
-      row.grow_to(block_max);
-      row.add_block(x + first, n);
-      if (run.top_k > 0 && block_max > (T)heap(lane)[0].value) {
-        const T bound = first == 0 ? top_bound(x, n, run.top_k) : (T)-__builtin_inf();
-        collect_top(x + first, n, first, heap(lane), run.top_k, bound);
-      }
-      if (target[lane] >= 0) rank += rank_in_block(lane, x, first, n);
+    int64_t argmax = 0, rank = 0;
+  };
+  CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
+    const T block_max = row_max(x, n);
+    if (block_max > row.sums.max) row.max_block = first;
+    row.sums.grow_to(block_max);
+    row.sums.add_block(x, n);
+    if (run.top_k > 0 && block_max > (T)heap(lane)[0].value) {
+      const T bound = first == 0 ? top_bound(x, n, run.top_k) : (T)-__builtin_inf();
+      collect_top(x, n, first, heap(lane), run.top_k, bound);
     }
-    const Pair<double> sum = row.total(0), moments = row.total(1);
-    statistics.max[lane] = row.max;
-    statistics.ties[lane] = row.ties;
+    if (target[lane] >= 0) row.rank += rank_in_block(lane, x, first, n);
+  }
+  CROSSENT_SHARED void end_row(const Reading& row, ptrdiff_t lane) {
+    const Pair<double> sum = row.sums.total(0), moments = row.sums.total(1);
+    statistics.max[lane] = row.sums.max;
+    statistics.ties[lane] = row.sums.ties;
     statistics.sum[lane] = sum.high;
     statistics.sum_low[lane] = sum.low;
     moment[lane] = moments.high + moments.low;
-    run.argmax[first_row + lane] = max_block + find_first(x + max_block, classes - max_block, row.max);
-    if (run.rank) run.rank[first_row + lane] = rank;
-    settle(lane, classes,
-           [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)to_compute(load_element<S>((const char*)(x + i))); });
+    run.argmax[first_row + lane] = row.argmax;
+    if (run.rank) run.rank[first_row + lane] = row.rank;
   }
 
   // The classes of a block that outrank the target: the greater ones, and before the target those that equal it.
-  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const S* x, ptrdiff_t first, ptrdiff_t n) const {
+  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
     const T logit = target_logit[lane];
     const ptrdiff_t before = target[lane] <= first ? 0 : target[lane] - first < n ? target[lane] - first : n;
     int64_t count = 0;
-    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x + first, before, next_below(logit));
-    if (before < n) count += count_greater(x + first + before, n - before, logit);
+    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x, before, next_below(logit));
+    if (before < n) count += count_greater(x + before, n - before, logit);
     return count;
   }
 
@@ -262,10 +272,15 @@ struct Scores {
   // What the vector loops leave out: -inf among the k largest, and rows with NaN, which counts as the largest of all.
   template <class At>
   CROSSENT_SHARED void settle(ptrdiff_t lane, ptrdiff_t classes, At at) const {
-    if (statistics.sum[lane] == statistics.sum[lane]) {
-      if (run.top_k > 0) complete_top(classes, heap(lane), run.top_k, at);
-      return;
+    if (!(statistics.sum[lane] == statistics.sum[lane])) {
+      settle_nan(lane, classes, at);
+    } else if (run.top_k > 0) {
+      complete_top(classes, heap(lane), run.top_k, at);
     }
+    sort_heap(heap(lane), run.top_k);
+  }
+  template <class At>
+  CROSSENT_INLINE void settle_nan(ptrdiff_t lane, ptrdiff_t classes, At at) const {
     TopEntry largest = kNoEntry;
     const TopEntry wanted = {target_logit[lane], target[lane]};
     int64_t rank = 0;
@@ -289,5 +304,36 @@ struct Scores {
       store(entropy, select(t.valid, t.log_sum + mean_distance, splat((double)__builtin_nan(""))));
       for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.entropy[first_row + lane + i] = entropy[i];
     }
+  }
+};
+
+template <class S>
+struct Scores : ScoresOf<Compute<S>> {
+  using In = S;
+  using T = Compute<S>;
+  using ScoresOf<T>::ScoresOf;
+  using ScoresOf<T>::run;
+
+  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
+    this->clear(first, count);
+    for (ptrdiff_t lane = 0; lane < count; ++lane) {
+      if (this->target[lane] < 0) continue;
+      const char* row = run.input.data + (first + lane) * run.input.row_stride;
+      this->target_logit[lane] = to_compute(load_element<S>(row + this->target[lane] * run.input.class_stride));
+    }
+  }
+  CROSSENT_SHARED void row_step(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, T*) {
+    typename ScoresOf<T>::Reading row;
+    row.sums.clear();
+    const auto block = [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA { return computed(x + first, n, (T*)run.scratch); };
+    for (ptrdiff_t first = 0; first < classes; first += kScoreBlock) {
+      const ptrdiff_t n = classes - first < kScoreBlock ? classes - first : kScoreBlock;
+      this->read_block(row, lane, block(first, n), first, n);
+    }
+    const ptrdiff_t left = classes - row.max_block, n = left < kScoreBlock ? left : kScoreBlock;
+    row.argmax = row.max_block + find_first(block(row.max_block, n), n, row.sums.max);
+    this->end_row(row, lane);
+    const auto at = [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)to_compute(load_element<S>((const char*)(x + i))); };
+    this->settle(lane, classes, at);
   }
 };

@@ -11,9 +11,8 @@ CROSSENT_INLINE bool outranks(TopEntry a, TopEntry b) {
   return a.index < b.index;
 }
 
-// A heap of k entries: heap[0] is the one that all others outrank.
-CROSSENT_SHARED void push(TopEntry* heap, ptrdiff_t k, TopEntry entry) {
-  if (!outranks(entry, heap[0])) return;
+// In a heap of k entries no entry outranks those below it, so that heap[0] is the least: puts another one in its place.
+CROSSENT_SHARED void replace_least(TopEntry* heap, ptrdiff_t k, TopEntry entry) {
   ptrdiff_t hole = 0;
   for (ptrdiff_t child = 1; child < k; child = 2 * hole + 1) {
     if (child + 1 < k && outranks(heap[child], heap[child + 1])) ++child;
@@ -22,6 +21,17 @@ CROSSENT_SHARED void push(TopEntry* heap, ptrdiff_t k, TopEntry entry) {
     hole = child;
   }
   heap[hole] = entry;
+}
+CROSSENT_INLINE void push(TopEntry* heap, ptrdiff_t k, TopEntry entry) {
+  if (outranks(entry, heap[0])) replace_least(heap, k, entry);
+}
+// From the most to the least.
+CROSSENT_SHARED void sort_heap(TopEntry* heap, ptrdiff_t k) {
+  for (ptrdiff_t last = k - 1; last > 0; --last) {
+    const TopEntry entry = heap[last];
+    heap[last] = heap[0];
+    replace_least(heap, last, entry);
+  }
 }
 
 template <class T>
@@ -44,9 +54,8 @@ CROSSENT_INLINE T next_below(T a) {
 }
 
 // A bound that the k largest of n elements exceed: just below the k-th largest of the vector lanes' maxima; -inf for more.
-template <class S>
-CROSSENT_SHARED Compute<S> top_bound(const S* x, ptrdiff_t n, ptrdiff_t k) {
-  using T = Compute<S>;
+template <class T>
+CROSSENT_SHARED T top_bound(const T* x, ptrdiff_t n, ptrdiff_t k) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const T lowest = -__builtin_inf();
   if (k > lanes) return lowest;
@@ -70,9 +79,8 @@ CROSSENT_SHARED Compute<S> top_bound(const S* x, ptrdiff_t n, ptrdiff_t k) {
 }
 
 // Pushes what of n elements, `first` and the following of a row, belongs to the k largest. `bound` as above, or -inf.
-template <class S>
-CROSSENT_SHARED void collect_top(const S* x, ptrdiff_t n, ptrdiff_t first, TopEntry* heap, ptrdiff_t k, Compute<S> bound) {
-  using T = Compute<S>;
+template <class T>
+CROSSENT_SHARED void collect_top(const T* x, ptrdiff_t n, ptrdiff_t first, TopEntry* heap, ptrdiff_t k, T bound) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const T lowest = -__builtin_inf();
   T limit = (T)heap[0].value > bound ? (T)heap[0].value : bound;

@@ -88,18 +88,19 @@ class ScoresCall {
   }
 
   void score_targets(BlockScores& s) const {
-    const DType dtype = space_.dtype(operands_.input);
-    for (std::ptrdiff_t done = 0; done < s.count;) {
-      const std::ptrdiff_t run = space_.run_length(s.first + done, s.count - done);
-      const Operand logits = space_.rows_at(operands_.input, s.first + done);
-      for (std::ptrdiff_t i = 0; i < run; ++i) {
-        const std::ptrdiff_t row = done + i;
-        if (s.target[row] < 0) continue;
-        const char* p = logits.data + i * logits.row_stride + s.target[row] * logits.class_stride;
-        s.target_log_prob[row] = log_probability(s.max[row], s.log_sum[row], read_floating(dtype, p));
+    with_reader(space_.dtype(operands_.input), [&](auto read) {
+      for (std::ptrdiff_t done = 0; done < s.count;) {
+        const std::ptrdiff_t run = space_.run_length(s.first + done, s.count - done);
+        const Operand logits = space_.rows_at(operands_.input, s.first + done);
+        for (std::ptrdiff_t i = 0; i < run; ++i) {
+          const std::ptrdiff_t row = done + i;
+          if (s.target[row] < 0) continue;
+          const char* p = logits.data + i * logits.row_stride + s.target[row] * logits.class_stride;
+          s.target_log_prob[row] = log_probability(s.max[row], s.log_sum[row], read(p));
+        }
+        done += run;
       }
-      done += run;
-    }
+    });
   }
 
   IndexRange range_;
@@ -121,47 +122,53 @@ Status check_target(const ConstArray& logits, const ScoredLogits& rows, const Co
   return check_indices("target", target, range);
 }
 
-// Numbers of the result's dtype at the rows' places in dense arrays.
+// Numbers of the result's type T at the rows' places in dense arrays.
+template <class T>
 class DenseWriter {
  public:
-  DenseWriter(const RowSpace& space, int positions, const void* base, DType dtype)
-      : space_(space), positions_(positions), base_(static_cast<const char*>(base)), dtype_(dtype) {}
+  DenseWriter(const RowSpace& space, int positions, const LogitStats& stats, std::ptrdiff_t top_k)
+      : space_(space), positions_(positions), stats_(stats), top_k_(top_k) {}
 
-  void write(const BlockScores& s, std::ptrdiff_t top_k, const LogitStats& stats) const {
+  void write(const BlockScores& s) const {
     for (std::ptrdiff_t done = 0; done < s.count;) {
       const std::ptrdiff_t run = space_.run_length(s.first + done, s.count - done);
       const Operand at = space_.rows_at(positions_, s.first + done);
-      for (std::ptrdiff_t i = 0; i < run; ++i) write_row(s, done + i, at.data + i * at.row_stride - base_, top_k, stats);
+      const std::ptrdiff_t first = at.data - reinterpret_cast<const char*>(stats_.argmax);
+      for (std::ptrdiff_t i = 0; i < run; ++i) write_row(s, done + i, first + i * at.row_stride);
       done += run;
     }
   }
 
  private:
-  void put(void* array, std::ptrdiff_t position, double value) const {
-    write_floating(dtype_, static_cast<char*>(array) + position * item_size(dtype_), value);
+  static void put(void* array, std::ptrdiff_t position, double value) {
+    static_cast<T*>(array)[position] = static_cast<T>(value);
   }
-  void write_row(const BlockScores& s, std::ptrdiff_t row, std::ptrdiff_t to, std::ptrdiff_t top_k,
-                 const LogitStats& stats) const {
-    put(stats.max, to, s.max[row]);
-    put(stats.log_sum, to, s.log_sum[row]);
-    put(stats.entropy, to, s.entropy[row]);
-    stats.argmax[to] = s.argmax[row];
-    if (stats.target_rank) {
-      put(stats.target_log_prob, to, s.target_log_prob[row]);
-      stats.target_rank[to] = s.rank[row];
+  void write_row(const BlockScores& s, std::ptrdiff_t row, std::ptrdiff_t to) const {
+    put(stats_.max, to, s.max[row]);
+    put(stats_.log_sum, to, s.log_sum[row]);
+    put(stats_.entropy, to, s.entropy[row]);
+    stats_.argmax[to] = s.argmax[row];
+    if (stats_.target_rank) {
+      put(stats_.target_log_prob, to, s.target_log_prob[row]);
+      stats_.target_rank[to] = s.rank[row];
     }
-    for (std::ptrdiff_t k = 0; k < top_k; ++k) {
-      const TopEntry& entry = s.top[row * top_k + k];
-      stats.top_indices[to * top_k + k] = entry.index;
-      put(stats.top_log_probs, to * top_k + k, log_probability(s.max[row], s.log_sum[row], entry.value));
+    for (std::ptrdiff_t k = 0; k < top_k_; ++k) {
+      const TopEntry& entry = s.top[row * top_k_ + k];
+      stats_.top_indices[to * top_k_ + k] = entry.index;
+      put(stats_.top_log_probs, to * top_k_ + k, log_probability(s.max[row], s.log_sum[row], entry.value));
     }
   }
 
   const RowSpace& space_;
   int positions_;
-  const char* base_;
-  DType dtype_;
+  const LogitStats& stats_;
+  std::ptrdiff_t top_k_;
 };
+
+template <class T>
+Status write_stats(const ScoresCall& call, const KernelTable& kernels, const DenseWriter<T>& writer) {
+  return call.run(kernels, [] { return 0; }, [&](const BlockScores& scores, int) { writer.write(scores); }, [](int) {});
+}
 
 }  // namespace
 
@@ -188,9 +195,10 @@ Status logit_stats(const ConstArray& logits, const ConstArray* target, int axis,
   ScoresCall call(logits, rows, target, range, top_k);
   const int positions = call.space().add_row_shaped(stats.argmax, DType::int64, strides);
   call.space().finish();
-  const DenseWriter writer(call.space(), positions, stats.argmax, compute_dtype(logits.dtype));
-  return call.run(
-      *kernels, [] { return 0; }, [&](const BlockScores& scores, int) { writer.write(scores, top_k, stats); }, [](int) {});
+  if (compute_dtype(logits.dtype) == DType::float64) {
+    return write_stats(call, *kernels, DenseWriter<double>(call.space(), positions, stats, top_k));
+  }
+  return write_stats(call, *kernels, DenseWriter<float>(call.space(), positions, stats, top_k));
 }
 
 namespace {

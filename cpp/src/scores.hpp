@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "crossent/types.hpp"
+#include "elements.hpp"
 #include "indices.hpp"
 #include "rows.hpp"
 
@@ -38,6 +39,21 @@ inline double log_probability(double max, double log_sum, double x) {
   const double lost = (max - (distance - part)) - (x + part);
   const double sum = distance + log_sum, log_part = sum - distance;
   return 0.0 - (sum + (((distance - (sum - log_part)) + (log_sum - log_part)) + lost));
+}
+
+// Calls f with a function that reads an element of a floating dtype, so that loops decide about the dtype once.
+template <class F>
+void with_reader(DType dtype, F f) {
+  switch (dtype) {
+    case DType::float32:
+      return f([](const char* p) { return static_cast<double>(read_element<float>(p)); });
+    case DType::float64:
+      return f([](const char* p) { return read_element<double>(p); });
+    case DType::float16:
+      return f([](const char* p) { return read_floating(DType::float16, p); });
+    default:
+      return f([](const char* p) { return read_floating(DType::bfloat16, p); });
+  }
 }
 
 }  // namespace crossent

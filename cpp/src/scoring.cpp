@@ -129,27 +129,58 @@ class TokenCall {
   }
 
  private:
-  // All of a row's logits are read before its first score is written: `out` may be the logits themselves.
   void write_block(std::ptrdiff_t first, std::ptrdiff_t count, const double* max, const double* log_sum, char* memory) const {
+    with_reader(space_.dtype(operands_.input), [&](auto read) {
+      for (std::ptrdiff_t done = 0; done < count;) {
+        const std::ptrdiff_t run = space_.run_length(first + done, count - done);
+        if (along_.count == 1) {
+          write_single(first + done, run, max + done, log_sum + done, read);
+        } else {
+          write_several(first + done, run, max + done, log_sum + done, memory, read);
+        }
+        done += run;
+      }
+    });
+  }
+
+  template <class Read>
+  void write_single(std::ptrdiff_t first, std::ptrdiff_t run, const double* max, const double* log_sum, Read read) const {
+    const Operand logits = space_.rows_at(operands_.input, first), scores = space_.rows_at(out_, first);
+    const Operand indices = space_.rows_at(index_, first);
+    std::int64_t classes[kMaxBlockRows];
+    read_indices(space_.dtype(index_), indices.data, indices.row_stride, run, range_, classes);
+    const bool wide = space_.dtype(out_) == DType::float64;
+    for (std::ptrdiff_t i = 0; i < run; ++i) {
+      const double x = read(logits.data + i * logits.row_stride + classes[i] * logits.class_stride);
+      const double score = log_probability(max[i], log_sum[i], x);
+      char* target = scores.data + i * scores.row_stride;
+      if (wide) {
+        write_element(target, score);
+      } else {
+        write_element(target, static_cast<float>(score));
+      }
+    }
+  }
+
+  // All of a row's logits are read before its first score is written: `out` may be the logits themselves.
+  template <class Read>
+  void write_several(std::ptrdiff_t first, std::ptrdiff_t run, const double* max, const double* log_sum, char* memory,
+                     Read read) const {
     double* values = reinterpret_cast<double*>(memory);
     std::int64_t* classes = reinterpret_cast<std::int64_t*>(values + along_.count);
-    const DType in = space_.dtype(operands_.input), out = space_.dtype(out_);
-    for (std::ptrdiff_t done = 0; done < count;) {
-      const std::ptrdiff_t run = space_.run_length(first + done, count - done);
-      const Operand logits = space_.rows_at(operands_.input, first + done);
-      const Operand indices = space_.rows_at(index_, first + done), scores = space_.rows_at(out_, first + done);
-      for (std::ptrdiff_t i = 0; i < run; ++i) {
-        const char* row = logits.data + i * logits.row_stride;
-        read_indices(space_.dtype(index_), indices.data + i * indices.row_stride, along_.index_stride, along_.count, range_,
-                     classes);
-        for (std::ptrdiff_t k = 0; k < along_.count; ++k) {
-          const double x = read_floating(in, row + classes[k] * logits.class_stride);
-          values[k] = log_probability(max[done + i], log_sum[done + i], x);
-        }
-        char* target = scores.data + i * scores.row_stride;
-        for (std::ptrdiff_t k = 0; k < along_.count; ++k) write_floating(out, target + k * along_.out_stride, values[k]);
+    const Operand logits = space_.rows_at(operands_.input, first), scores = space_.rows_at(out_, first);
+    const Operand indices = space_.rows_at(index_, first);
+    for (std::ptrdiff_t i = 0; i < run; ++i) {
+      const char* row = logits.data + i * logits.row_stride;
+      read_indices(space_.dtype(index_), indices.data + i * indices.row_stride, along_.index_stride, along_.count, range_,
+                   classes);
+      for (std::ptrdiff_t k = 0; k < along_.count; ++k) {
+        values[k] = log_probability(max[i], log_sum[i], read(row + classes[k] * logits.class_stride));
       }
-      done += run;
+      char* target = scores.data + i * scores.row_stride;
+      for (std::ptrdiff_t k = 0; k < along_.count; ++k) {
+        write_floating(space_.dtype(out_), target + k * along_.out_stride, values[k]);
+      }
     }
   }
 

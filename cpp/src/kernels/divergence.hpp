@@ -35,11 +35,6 @@ CROSSENT_INLINE Pair<Vec<T>> tempered_difference(Vec<T> x, Vec<T> m, const Tempe
   const Vec<T> lost = ((upper * t.upper - scaled) + upper * t.lower + lower * t.upper) + lower * t.lower;
   return {scaled, lost + (d.high * t.low + d.low * t.high)};
 }
-template <class T>
-CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
-  return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), max_or_second(zero<T>(), d.high));
-}
-
 // The sums of both rows, block by block as in MomentSum; sum 0 is p's, 1 is q's, 2 that of e_p * (a_p - a_q).
 template <class T>
 struct DivergenceSum {
@@ -92,6 +87,12 @@ struct DivergenceSum {
     ties = 0;
   }
 
+  // Without kCareful a NaN need not come through: it makes the third sum NaN, and the block is done again.
+  template <bool kCareful>
+  static CROSSENT_INLINE Vec<T> divergence_exp(const Pair<Vec<T>>& d) {
+    if constexpr (kCareful) return exp_of(d);
+    return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), zero<T>());
+  }
   // kCareful: logits may be -inf, differences overflow, and T may be other than 1.
   template <bool kCareful>
   static CROSSENT_INLINE Terms<T, 3> terms(Vec<T> p, Vec<T> q, Vec<T> p_top, Vec<T> q_top, const Tempering<T>& tempering,
@@ -100,7 +101,7 @@ struct DivergenceSum {
     const Vec<T> p_origin = select(p_top > lowest, p_top, none), q_origin = select(q_top > lowest, q_top, none);
     const Pair<Vec<T>> a = tempered_difference<kCareful>(p, p_origin, tempering);
     const Pair<Vec<T>> b = tempered_difference<kCareful>(q, q_origin, tempering);
-    const Vec<T> e = exp_of(a), f = exp_of(b), difference = a.high - b.high;
+    const Vec<T> e = divergence_exp<kCareful>(a), f = divergence_exp<kCareful>(b), difference = a.high - b.high;
     Vec<T> low = a.low - b.low;
     if constexpr (kCareful) low = select(low == low, low, none);
     Vec<T> term = e * (difference + low);

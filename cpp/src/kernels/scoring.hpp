@@ -50,7 +50,13 @@ CROSSENT_SHARED Pair<double> pair_sum(Pair<double> a, Pair<double> b) {
   return {s.high, s.low + (a.low + b.low)};
 }
 
-// sum exp(x - m) and sum exp(x - m) * (m - x) over a row, the first without the maxima themselves, block by block, the maximum
+// exp_of_difference of a difference that is known with its rounding error.
+template <class T>
+CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
+  return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), max_or_second(zero<T>(), d.high));
+}
+
+// sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
 // m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
 // factor is exact to twice the precision. All sums are biased as the exponentials are.
 template <class T>
@@ -71,7 +77,7 @@ struct MomentSum {
     if (max > -__builtin_inf()) {
       const Pair<double> factor = exp_pair((double)max, (double)block_max);
       const Pair<double> mass = pair_sum(total(0), {ties / kUnbias<T>, 0});
-      const double growth = (double)block_max - (double)max;
+      const double growth = (double)max - (double)block_max;
       former[1] =
           factor.high > 0 ? pair_product(pair_sum(total(1), pair_product(mass, {growth, 0})), factor) : Pair<double>{0, 0};
       former[0] = pair_product(mass, factor);
@@ -81,13 +87,14 @@ struct MomentSum {
     ties = 0;
   }
 
-  // exp(x - m) where x is no maximum, and exp(x - m) * (m - x), 0 where x is -inf.
+  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf.
   static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, Vec<T> origin, Vec<T>& at_max) {
-    const Vec<T> none = zero<T>(), e = exp_of_difference(x, origin);
+    const Vec<T> none = zero<T>();
+    const Pair<Vec<T>> d = two_sum(x, none - origin);
+    const Vec<T> e = exp_of(d);
     const Mask<T> is_max = x == m;
     at_max = at_max + select(is_max, splat((T)1), none);
-    const Vec<T> distance = max_or_second(x - origin, splat(ExpConstants<T>::smallest));
-    return {{select(is_max, none, e), none - e * distance}};
+    return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::smallest))}};
   }
 
   CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n) {
@@ -123,15 +130,13 @@ template <class T>
 CROSSENT_SHARED ptrdiff_t find_first(const T* x, ptrdiff_t n, T value) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const Vec<T> wanted = splat(value);
-  for (ptrdiff_t i = 0; i < n; i += lanes) {
-    const ptrdiff_t left = n - i < lanes ? n - i : lanes;
-    const Vec<T> v = left == lanes ? load(x + i) : load_partial(x + i, left, (T)__builtin_nan(""));
-    if (!any(v == wanted)) continue;
-    T element[lanes];
-    store(element, v);
-    for (ptrdiff_t j = 0; j < left; ++j) {
-      if (element[j] == value) return i + j;
-    }
+  ptrdiff_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+    const uint32_t found = lane_bits(load(x + i) == wanted);
+    if (found) return i + __builtin_ctz(found);
+  }
+  for (; i < n; ++i) {
+    if (x[i] == value) return i;
   }
   return n;
 }
@@ -162,7 +167,7 @@ struct ScoresOf {
   const ScoreRun& run;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> statistics;
-  double moment[kGroup<T>];  // sum of exp(x - max) * (max - x), biased
+  double moment[kGroup<T>];  // sum of exp(x - max) * (x - max), biased
   int64_t target[kGroup<T>];
   alignas(kVectorBytes) T target_logit[kGroup<T>];
 
@@ -255,16 +260,21 @@ struct ScoresOf {
   }
 
   CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t classes) const {
-    const ptrdiff_t left = run.rows - first_row, count = left < kGroup<T> ? left : kGroup<T>;
-    T limit[kGroup<T>];
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) limit[lane] = lane < count ? -__builtin_inf() : __builtin_inf();
-    for (ptrdiff_t c = 0; c < classes; ++c) {
-      if (!any(load(tile + c * kGroup<T>) > load(limit))) continue;
+    const ptrdiff_t left = run.rows - first_row, count = left < kGroup<T> ? left : kGroup<T>, k = run.top_k;
+    if (k <= kSmallTop) {
+      T value[kSmallTop][kGroup<T>], index[kSmallTop][kGroup<T>];
+      tile_small_top(tile, classes, k, value, index);
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
-        const T value = tile[c * kGroup<T> + lane];
-        if (!(value > limit[lane])) continue;
-        push(heap(lane), run.top_k, {value, c});
-        limit[lane] = (T)heap(lane)[0].value;
+        for (ptrdiff_t j = 0; j < k; ++j) {  // the least first: a sorted list is a heap
+          if (index[j][lane] >= 0) heap(lane)[k - 1 - j] = {value[j][lane], (int64_t)index[j][lane]};
+        }
+      }
+      return;
+    }
+    for (ptrdiff_t lane = 0; lane < count; ++lane) {
+      for (ptrdiff_t c = 0; c < classes; ++c) {
+        const T v = tile[c * kGroup<T> + lane];
+        if (v > (T)heap(lane)[0].value) push(heap(lane), k, {v, c});
       }
     }
   }
@@ -301,7 +311,7 @@ struct ScoresOf {
       write_max_and_log_sum(t, run, first_row + lane, count - lane);
       double entropy[8];
       const Vec<double> mean_distance = load(moment + lane) * splat(kUnbias<T>) * t.inverse.high;
-      store(entropy, select(t.valid, t.log_sum + mean_distance, splat((double)__builtin_nan(""))));
+      store(entropy, select(t.valid, t.log_sum - mean_distance, splat((double)__builtin_nan(""))));
       for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.entropy[first_row + lane + i] = entropy[i];
     }
   }

@@ -34,16 +34,6 @@ CROSSENT_SHARED void sort_heap(TopEntry* heap, ptrdiff_t k) {
   }
 }
 
-template <class T>
-CROSSENT_INLINE bool any(Mask<T> mask) {
-  typename Mask<T>::Native all = mask.part[0];
-  for (int i = 1; i < kParts; ++i) all = all | mask.part[i];
-  uint64_t word[kNativeBytes / 8], seen = 0;
-  __builtin_memcpy(word, &all, sizeof word);
-  for (uint64_t w : word) seen |= w;
-  return seen != 0;
-}
-
 // The largest number below a float or double, so that x >= a is x > next_below(a); -inf and NaN stay as they are.
 template <class T>
 CROSSENT_INLINE T next_below(T a) {
@@ -53,51 +43,69 @@ CROSSENT_INLINE T next_below(T a) {
   return bit_cast<T>((Bits)(bit_cast<Bits>(a) + (a > 0 ? -1 : 1)));
 }
 
-// A bound that the k largest of n elements exceed: just below the k-th largest of the vector lanes' maxima; -inf for more.
+// A bound that the k largest of n elements exceed: just below the k-th largest of the vector lanes' maxima, or lower.
 template <class T>
 CROSSENT_SHARED T top_bound(const T* x, ptrdiff_t n, ptrdiff_t k) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const T lowest = -__builtin_inf();
-  if (k > lanes) return lowest;
-  Vec<T> a = splat(lowest), b = a;
-  ptrdiff_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+  const Vec<T> lowest = splat((T)-__builtin_inf());
+  if (k > lanes) return -__builtin_inf();
+  Vec<T> a = lowest, b = a;
+  for (ptrdiff_t i = 0; i + 2 * lanes <= n; i += 2 * lanes) {
     a = max_or_second(load(x + i), a);
     b = max_or_second(load(x + i + lanes), b);
   }
-  T lane[lanes];
-  store(lane, max_or_second(a, b));
-  for (ptrdiff_t j = 0; j < k; ++j) {
-    for (ptrdiff_t l = j + 1; l < lanes; ++l) {
-      if (!(lane[l] > lane[j])) continue;
-      const T larger = lane[l];
-      lane[l] = lane[j];
-      lane[j] = larger;
-    }
+  a = max_or_second(a, b);
+  T largest = largest_lane(a);
+  for (ptrdiff_t j = 1; j < k; ++j) {
+    a = select(a == splat(largest), lowest, a);
+    largest = largest_lane(a);
   }
-  return next_below(lane[k - 1]);
+  return next_below(largest);
 }
 
 // Pushes what of n elements, `first` and the following of a row, belongs to the k largest. `bound` as above, or -inf.
 template <class T>
 CROSSENT_SHARED void collect_top(const T* x, ptrdiff_t n, ptrdiff_t first, TopEntry* heap, ptrdiff_t k, T bound) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const T lowest = -__builtin_inf();
   T limit = (T)heap[0].value > bound ? (T)heap[0].value : bound;
-  for (ptrdiff_t i = 0; i < n; i += 4 * lanes) {
-    Vec<T> v[4];
-    for (int j = 0; j < 4; ++j) {
-      const ptrdiff_t at = i + j * lanes, left = n - at;
-      v[j] = left >= lanes ? load(x + at) : left > 0 ? load_partial(x + at, left, lowest) : splat(lowest);
+  for (ptrdiff_t i = 0; i < n; i += 2 * lanes) {
+    const Vec<T> at = splat(limit);
+    uint32_t found;
+    if (i + 2 * lanes <= n) {
+      found = lane_bits(load(x + i) > at) | lane_bits(load(x + i + lanes) > at) << lanes;
+    } else {
+      found = 0;
+      for (ptrdiff_t j = i; j < n; ++j) found |= (uint32_t)(x[j] > limit) << (j - i);
     }
-    const Vec<T> largest = max_or_second(max_or_second(v[0], v[1]), max_or_second(v[2], v[3]));
-    if (!any(largest > splat(limit))) continue;
-    T element[4 * lanes];
-    for (int j = 0; j < 4; ++j) store(element + j * lanes, v[j]);
-    for (ptrdiff_t j = 0; j < 4 * lanes; ++j) {
-      if (!(element[j] > limit)) continue;
-      push(heap, k, {element[j], first + i + j});
+    for (; found != 0; found &= found - 1) {
+      const ptrdiff_t j = i + __builtin_ctz(found);
+      if (!(x[j] > limit)) continue;
+      push(heap, k, {x[j], first + j});
       if ((T)heap[0].value > limit) limit = (T)heap[0].value;
+    }
+  }
+}
+
+// The same for up to kSmallTop largest of a tile's rows, all rows at once: each class is inserted into sorted lists.
+constexpr ptrdiff_t kSmallTop = 8;
+template <class T>
+CROSSENT_SHARED void tile_small_top(const T* tile, ptrdiff_t classes, ptrdiff_t k, T (*value)[kGroup<T>],
+                                    T (*index)[kGroup<T>]) {
+  for (ptrdiff_t j = 0; j < k; ++j) {
+    store(value[j], splat((T)-__builtin_inf()));
+    store(index[j], splat((T)-1));
+  }
+  for (ptrdiff_t c = 0; c < classes; ++c) {
+    const Vec<T> fresh = load(tile + c * kGroup<T>);
+    if (lane_bits(fresh > load(value[k - 1])) == 0) continue;
+    Vec<T> v = fresh, i = splat((T)c);
+    for (ptrdiff_t j = 0; j < k; ++j) {
+      const Vec<T> listed = load(value[j]), listed_index = load(index[j]);
+      const Mask<T> moves = fresh > listed;  // and so do all that follow
+      store(value[j], select(moves, v, listed));
+      store(index[j], select(moves, i, listed_index));
+      v = select(moves, listed, v);
+      i = select(moves, listed_index, i);
     }
   }
 }

@@ -81,3 +81,7 @@ CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, 
   _mm_storeu_ps((float*)(row[0] + offset), _mm256_castps256_ps128((__m256)a));
   _mm_storeu_ps((float*)(row[step] + offset), _mm256_extractf128_ps((__m256)a, 1));
 }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return (uint32_t)_mm256_movemask_ps((__m256)a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm256_movemask_pd((__m256d)a); }

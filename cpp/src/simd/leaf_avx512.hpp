@@ -83,3 +83,7 @@ CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, 
   _mm_storeu_ps((float*)(row[2 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 2));
   _mm_storeu_ps((float*)(row[3 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 3));
 }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return _mm512_movepi32_mask((__m512i)a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return _mm512_movepi64_mask((__m512i)a); }

@@ -60,3 +60,7 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t o
 CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
   __builtin_memcpy(row[0] + offset, &a, sizeof a);
 }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<uint32x4_t>(a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<uint64x2_t>(a); }

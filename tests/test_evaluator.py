@@ -2,6 +2,8 @@
 
 import math
 import pickle
+import sys
+import tracemalloc
 from fractions import Fraction
 
 import crossent
@@ -92,6 +94,19 @@ def test_memory_mapped_arrays(tmp_path, dtype):
     mapped[...] = logits
     expected = crossent.Evaluator().update(logits, target).result()
     assert crossent.Evaluator().update(mapped, target).result() == expected
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs sparse files")
+def test_a_memory_mapped_array_is_not_converted_as_a_whole(tmp_path):
+    """300 MB of zeros in a byte order that the kernels do not take."""
+    mapped = np.memmap(tmp_path / "logits", ">f4", "w+", shape=(1500, 50_000))
+    tracemalloc.start()
+    try:
+        result = crossent.Evaluator().update(mapped, np.full(1500, 7)).result()
+        assert tracemalloc.get_traced_memory()[1] < 2 * _evaluator.BLOCK_BYTES
+    finally:
+        tracemalloc.stop()
+    assert result.loss == pytest.approx(math.log(50_000), rel=1e-12)
 
 
 def test_pickles_go_on_where_they_were(dtype):

@@ -56,7 +56,7 @@ def test_every_shape_and_temperature(shape, axis, temperature, dtype):
 
 
 @pytest.mark.parametrize("distance", [1e-3, 0.1, 10])
-@pytest.mark.parametrize("classes", [2, 40, 100, 4097, 20_000])
+@pytest.mark.parametrize("classes", [2, 100, 9000])
 def test_near_and_far_rows(distance, classes, dtype):
     for scale in (1, 30):
         p = normal((3, classes), dtype, scale)

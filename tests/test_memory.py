@@ -77,6 +77,18 @@ def test_more_than_2_to_the_31_classes(narrow_dtype):
 
 
 @pytest.mark.slow
+def test_scores_of_more_than_2_to_the_31_classes():
+    count = 2**31 + 10
+    x = np.broadcast_to(np.ones(1, FLOAT16), (count,))
+    stats = crossent.logit_stats(x, count - 1, top_k=2)
+    assert (stats.argmax, stats.target_rank) == (0, count - 1)
+    assert stats.top_indices.tolist() == [0, 1]
+    for value in (stats.log_sum, stats.entropy, -stats.target_log_prob, -crossent.token_log_probs(x, count - 1)):
+        assert abs(float(value) - np.log(count)) < 4e-6
+    assert crossent.kl_divergence(x, x) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("simd")
 def test_more_than_2_to_the_31_elements(dtype):
     """Rows that lie on each other: the last ones prove that no offset wrapped."""

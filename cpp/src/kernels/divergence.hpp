@@ -24,15 +24,20 @@ struct Tempering {
   }
 };
 
-// (x - m) / T with its rounding error, that of the product by Dekker's method, which needs no FMA; without kTempered T = 1. The
-// bits for T = 1 are the same either way.
+// (x - m) / T with its rounding error, that of the product by Dekker's method where there is no FMA. Without kTempered T = 1;
+// the bits for T = 1 are the same either way.
 template <bool kTempered, class T>
 CROSSENT_INLINE Pair<Vec<T>> tempered_difference(Vec<T> x, Vec<T> m, const Tempering<T>& t) {
   const Pair<Vec<T>> d = two_sum(x, zero<T>() - m);
   if constexpr (!kTempered) return d;
-  const Vec<T> scaled = d.high * t.high, shifted = d.high * splat(t.splitter);
-  const Vec<T> upper = shifted - (shifted - d.high), lower = d.high - upper;
-  const Vec<T> lost = ((upper * t.upper - scaled) + upper * t.lower + lower * t.upper) + lower * t.lower;
+  const Vec<T> scaled = d.high * t.high;
+  Vec<T> lost;
+  if constexpr (kHasFma) {
+    lost = fma(d.high, t.high, zero<T>() - scaled);
+  } else {
+    const Vec<T> shifted = d.high * splat(t.splitter), upper = shifted - (shifted - d.high), lower = d.high - upper;
+    lost = ((upper * t.upper - scaled) + upper * t.lower + lower * t.upper) + lower * t.lower;
+  }
   return {scaled, lost + (d.high * t.low + d.low * t.high)};
 }
 // The sums of both rows, block by block as in MomentSum; sum 0 is p's, 1 is q's, 2 that of e_p * (a_p - a_q).
@@ -93,14 +98,14 @@ struct DivergenceSum {
     if constexpr (kCareful) return exp_of(d);
     return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), zero<T>());
   }
-  // kCareful: logits may be -inf, differences overflow, and T may be other than 1.
-  template <bool kCareful>
+  // kCareful: logits may be -inf, and differences overflow.
+  template <bool kTempered, bool kCareful>
   static CROSSENT_INLINE Terms<T, 3> terms(Vec<T> p, Vec<T> q, Vec<T> p_top, Vec<T> q_top, const Tempering<T>& tempering,
                                            Vec<T>& p_at_max, Vec<T>& q_at_max) {
     const Vec<T> none = zero<T>(), one = splat((T)1), infinite = splat((T)__builtin_inf()), lowest = none - infinite;
     const Vec<T> p_origin = select(p_top > lowest, p_top, none), q_origin = select(q_top > lowest, q_top, none);
-    const Pair<Vec<T>> a = tempered_difference<kCareful>(p, p_origin, tempering);
-    const Pair<Vec<T>> b = tempered_difference<kCareful>(q, q_origin, tempering);
+    const Pair<Vec<T>> a = tempered_difference<kTempered>(p, p_origin, tempering);
+    const Pair<Vec<T>> b = tempered_difference<kTempered>(q, q_origin, tempering);
     const Vec<T> e = divergence_exp<kCareful>(a), f = divergence_exp<kCareful>(b), difference = a.high - b.high;
     Vec<T> low = a.low - b.low;
     if constexpr (kCareful) low = select(low == low, low, none);
@@ -117,10 +122,10 @@ struct DivergenceSum {
   static CROSSENT_SHARED void careful_terms(const Vec<T>& p, const Vec<T>& q, const Vec<T>& p_top, const Vec<T>& q_top,
                                             const Tempering<T>& tempering, Vec<T>& p_at_max, Vec<T>& q_at_max,
                                             Terms<T, 3>& result) {
-    result = terms<true>(p, q, p_top, q_top, tempering, p_at_max, q_at_max);
+    result = terms<true, true>(p, q, p_top, q_top, tempering, p_at_max, q_at_max);
   }
 
-  template <bool kCareful>
+  template <bool kTempered, bool kCareful>
   CROSSENT_SHARED void add_terms(const T* p, const T* q, ptrdiff_t n) {
     const Vec<T> p_top = splat(p_max), q_top = splat(q_max);
     const Tempering<T> t = tempering;
@@ -133,21 +138,23 @@ struct DivergenceSum {
         careful_terms(x, y, p_top, q_top, t, p_at_max, q_at_max, result);
         return result;
       } else {
-        return terms<false>(x, y, p_top, q_top, t, p_at_max, q_at_max);
+        return terms<kTempered, false>(x, y, p_top, q_top, t, p_at_max, q_at_max);
       }
     });
     p_ties += sum_of_lanes(p_at_max);
     q_ties += sum_of_lanes(q_at_max);
   }
   CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n) {
+    const DivergenceSum before = *this;
     if (inverse.high == 1 && inverse.low == 0) {
-      const DivergenceSum before = *this;
-      add_terms<false>(p, q, n);
-      const double sum = lanes[2].total().high;
-      if (sum - sum == 0) return;
-      *this = before;
+      add_terms<false, false>(p, q, n);
+    } else {
+      add_terms<true, false>(p, q, n);
     }
-    add_terms<true>(p, q, n);
+    const double sum = lanes[2].total().high;
+    if (sum - sum == 0) return;
+    *this = before;
+    add_terms<true, true>(p, q, n);
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 constexpr int kNativeBytes = 32;
+constexpr bool kHasFma = true;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));

@@ -4,6 +4,7 @@
 #pragma once
 
 constexpr int kNativeBytes = 16;
+constexpr bool kHasFma = false;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));

@@ -76,7 +76,6 @@ class CrossEntropyCall {
     const ConstArray& logits = problem.input();
     const ConstArray& target = problem.target();
     operands_.input = space_.add_class_shaped(logits.data, logits.dtype, logits.strides);
-    operands_.second_dtype = compute_dtype(logits.dtype);
     if (problem.has_indices()) {
       target_ = space_.add_row_shaped(target.data, target.dtype, target.strides);
     } else {
@@ -97,11 +96,11 @@ class CrossEntropyCall {
   const RowSpace& space() const { return space_; }
   int target_operand() const { return target_; }
 
-  Status run(Elements elements) {
+  Status run() {
     const TargetDistribution distribution(problem_);
-    const RowFeeder feeder(kernels_, elements, space_, operands_);
+    const RowFeeder feeder(kernels_, space_, operands_);
     const auto& kernels = wanted_.out ? kernels_.cross_entropy_gradient : kernels_.cross_entropy;
-    const CrossEntropyKernel kernel = kernels[static_cast<int>(elements)][static_cast<int>(distribution.kind())];
+    const CrossEntropyKernel kernel = kernels[compute_type(problem_.input().dtype)][static_cast<int>(distribution.kind())];
     ExactSum sum;
     std::mutex sum_mutex;
     const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
@@ -169,16 +168,15 @@ Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, co
   if (!kernels) return simd_status();
   LossProblem problem;
   if (Status s = problem.check("logits", logits, target, options, true); !s) return s;
-  Elements elements = static_cast<Elements>(logits.dtype);
   if (wanted.out) {
-    if (Status s = problem.check_output("logits", *wanted.out, elements); !s) return s;
+    if (Status s = problem.check_output("logits", *wanted.out); !s) return s;
   }
   if (wanted.upstream && wanted.upstream->values.data) {
     if (Status s = problem.check_per_sample("grad", wanted.upstream->values); !s) return s;
   }
   CrossEntropyCall call(problem, *kernels, wanted);
   if (Status s = problem.scan_targets(call.space(), call.target_operand()); !s) return s;
-  return call.run(elements);
+  return call.run();
 }
 
 }  // namespace

@@ -19,31 +19,19 @@ constexpr std::ptrdiff_t kLongestGathered = 1 << 18;
 
 std::string dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
 
-Status choose_elements(DType in, DType out, Elements& elements) {
-  const bool widens = out == DType::float32;
-  if (in == out) {
-    elements = static_cast<Elements>(in);
-  } else if (in == DType::float16 && widens) {
-    elements = Elements::f16_to_f32;
-  } else if (in == DType::bfloat16 && widens) {
-    elements = Elements::bf16_to_f32;
-  } else {
-    return {Code::bad_value, "out has dtype " + dtype_name(out) + ", but the result has dtype " + dtype_name(in)};
-  }
-  return {};
-}
-
 Status check_floating(const char* name, const ConstArray& array) {
   if (is_floating(array.dtype)) return {};
   return {Code::bad_type, std::string(name) + " must have a floating dtype, not " + dtype_name(array.dtype)};
 }
 
-Status check_output(const ConstArray& in, const char* in_name, const Array& out, Elements& elements) {
+Status check_output(const ConstArray& in, const char* in_name, const Array& out) {
   if (out.ndim != in.ndim || !std::equal(in.shape, in.shape + in.ndim, out.shape)) {
     return {Code::bad_value, "out has shape " + shape_text(out.ndim, out.shape) + ", but " + in_name + " has shape " +
                                  shape_text(in.ndim, in.shape)};
   }
-  return choose_elements(in.dtype, out.dtype, elements);
+  const bool widens = out.dtype == DType::float32 && compute_dtype(in.dtype) == DType::float32;
+  if (out.dtype == in.dtype || widens) return {};
+  return {Code::bad_value, "out has dtype " + dtype_name(out.dtype) + ", but the result has dtype " + dtype_name(in.dtype)};
 }
 
 Status out_of_memory() { return {Code::out_of_memory, "no memory for the scratch space of a row"}; }
@@ -68,17 +56,22 @@ void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::pt
   }
 }
 
-RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpace& space, const KernelOperands& operands)
+RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands)
     : kernels_(kernels), space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
-  const std::ptrdiff_t tile_limit = kernels.tile_limit[static_cast<int>(elements)];
+  const std::ptrdiff_t tile_limit = kernels.tile_limit;
   bool contiguous = true, single_stride = true;
   for (int operand : {operands.input, operands.second, operands.output}) {
     if (operand < 0) continue;
     contiguous = contiguous && space.contiguous(operand);
     single_stride = single_stride && space.single_stride(operand);
   }
-  const bool right_dtype = operands.second < 0 || space.dtype(operands.second) == operands.second_dtype;
+  bool right_dtype = true;
+  if (operands.second >= 0) {
+    const DType given = space.dtype(operands.second), wanted = compute_dtype(space.dtype(operands.input));
+    right_dtype = compute_dtype(given) == wanted;
+    second_dtype_ = right_dtype ? given : wanted;
+  }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
   const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;
@@ -89,7 +82,7 @@ RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpa
     // Sixteen rows share the cache lines that one of them touches; very long rows are gathered one by one all the same.
     const std::ptrdiff_t together = classes > kLongestGathered ? 1 : std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
     staged_rows_ = std::min(together, std::max<std::ptrdiff_t>(space.rows(), 1));
-    std::ptrdiff_t item = operands.second >= 0 ? item_size(operands.second_dtype) : 0;
+    std::ptrdiff_t item = operands.second >= 0 ? item_size(second_dtype_) : 0;
     for (int operand : {operands.input, operands.second, operands.output}) {
       if (operand >= 0) item = std::max(item, item_size(space.dtype(operand)));
     }
@@ -106,20 +99,17 @@ std::size_t RowFeeder::scratch_bytes() const {
 Operand RowFeeder::staged(char* memory, DType dtype) const {
   Operand rows;
   rows.data = memory;
+  rows.type = static_cast<Elements>(dtype);
   rows.class_stride = item_size(dtype);
   rows.row_stride = rows.class_stride * space_.classes();
   return rows;
 }
 
 void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* target, char* raw) const {
-  const DType from = space_.dtype(operands_.second), to = operands_.second_dtype;
+  const DType from = space_.dtype(operands_.second), to = second_dtype_;
   space_.gather(operands_.second, first, rows, from == to ? target : raw);
   if (from == to) return;
   const std::ptrdiff_t count = rows * space_.classes();
-  if (to == DType::float32 && (from == DType::float16 || from == DType::bfloat16)) {
-    kernels_.to_float(static_cast<Elements>(from), raw, count, reinterpret_cast<float*>(target));
-    return;
-  }
   const std::ptrdiff_t size = item_size(from), target_size = item_size(to);
   for (std::ptrdiff_t i = 0; i < count; ++i) write_floating(to, target + i * target_size, read_floating(from, raw + i * size));
 }
@@ -139,7 +129,7 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.input = staged(stage, space_.dtype(operands_.input));
   space_.gather(operands_.input, first, run.rows, run.input.data);
   if (operands_.second >= 0) {
-    run.second = staged(stage + 2 * stage_bytes_, operands_.second_dtype);
+    run.second = staged(stage + 2 * stage_bytes_, second_dtype_);
     convert_second(first, run.rows, run.second.data, stage + 3 * stage_bytes_);
   }
   if (operands_.output >= 0) run.output = staged(stage + stage_bytes_, space_.dtype(operands_.output));

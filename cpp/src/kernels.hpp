@@ -7,10 +7,14 @@
 
 namespace crossent {
 
+// The types that elements have in memory; in the order of DType. Kernels compute in float32 or, for f64, in float64.
+enum class Elements : int { f32, f64, f16, bf16 };
+
 // One array seen as rows of classes. A kernel takes rows that are contiguous along the classes, or, up to its table's
 // tile_limit classes, adjacent rows that lie one element apart; the drivers gather everything else.
 struct Operand {
   char* data = nullptr;
+  Elements type = Elements::f32;
   ptrdiff_t row_stride = 0;    // bytes
   ptrdiff_t class_stride = 0;  // bytes
 };
@@ -18,7 +22,7 @@ struct Operand {
 // What every kernel call has: `rows` rows of `classes` >= 1 classes, and scratch_bytes(classes) of memory to work in.
 struct Run {
   Operand input;
-  Operand second;  // the gradient in backward kernels, target probabilities (compute type) in losses
+  Operand second;  // the gradient in backward kernels, target probabilities in losses
   Operand output;
   double* result = nullptr;  // one number a row, where the kernel has such
   ptrdiff_t rows = 0;
@@ -40,9 +44,9 @@ struct CrossEntropyRun : Run {
   double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
 };
 
-// Element types of the input and of the output array.
-enum class Elements { f32, f64, f16, bf16, f16_to_f32, bf16_to_f32 };
-constexpr int kElements = 6;
+// What a kernel computes in: its operands are of this type or, for float32, of a 16-bit type, each on its own.
+enum class ComputeType { f32, f64 };
+constexpr int kComputeTypes = 2;
 
 using Kernel = void (*)(const Run&);
 using CrossEntropyKernel = void (*)(const CrossEntropyRun&);
@@ -51,14 +55,14 @@ struct KernelTable {
   const char* name;
   unsigned long long* runs;  // how many kernel calls this table has served
   size_t (*scratch_bytes)(ptrdiff_t classes);
-  ptrdiff_t tile_limit[kElements];
-  Kernel softmax[kElements];
-  Kernel log_softmax[kElements];
-  Kernel logsumexp[kElements];  // of the input's type; the result is float64
-  Kernel softmax_backward[kElements];
-  Kernel log_softmax_backward[kElements];
-  CrossEntropyKernel cross_entropy[kElements][kTargetKinds];
-  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];                   // the loss too
+  ptrdiff_t tile_limit;
+  Kernel softmax[kComputeTypes];
+  Kernel log_softmax[kComputeTypes];
+  Kernel logsumexp[kComputeTypes];  // the result is float64
+  Kernel softmax_backward[kComputeTypes];
+  Kernel log_softmax_backward[kComputeTypes];
+  CrossEntropyKernel cross_entropy[kComputeTypes][kTargetKinds];
+  CrossEntropyKernel cross_entropy_gradient[kComputeTypes][kTargetKinds];               // the loss too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
 };
 

@@ -87,8 +87,8 @@ Status LossProblem::check_target_shape(const char* input_name, bool may_be_proba
   return {Code::bad_value, message};
 }
 
-Status LossProblem::check_output(const char* input_name, const Array& out, Elements& elements) const {
-  return crossent::check_output(*input_, input_name, out, elements);
+Status LossProblem::check_output(const char* input_name, const Array& out) const {
+  return crossent::check_output(*input_, input_name, out);
 }
 
 Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {

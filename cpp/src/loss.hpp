@@ -15,7 +15,7 @@ class LossProblem {
   // `input` is logits or log_probs, by its name. Every error of a loss's arguments is reported here.
   Status check(const char* input_name, const ConstArray& input, const ConstArray& target, const LossOptions& options,
                bool may_be_probabilities);
-  Status check_output(const char* input_name, const Array& out, Elements& elements) const;
+  Status check_output(const char* input_name, const Array& out) const;
   Status check_per_sample(const char* name, const ConstArray& array) const;
 
   // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets.

@@ -65,9 +65,8 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
 Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, const ConstArray& target,
                          const LossOptions& options, const Array& out) {
   LossProblem problem;
-  Elements elements;
   if (Status s = problem.check("log_probs", log_probs, target, options, false); !s) return s;
-  if (Status s = problem.check_output("log_probs", out, elements); !s) return s;
+  if (Status s = problem.check_output("log_probs", out); !s) return s;
   if (grad.values.data) {
     if (Status s = problem.check_per_sample("grad", grad.values); !s) return s;
   }

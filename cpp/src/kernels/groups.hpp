@@ -3,15 +3,14 @@
 // run along the classes or across the rows (tiles) is decided here, and by the order of summation makes no difference to a
 // single bit.
 //
-// An operation `Op` has the types In (elements of the input), Out (of the output) and Value (what it computes in), and
-//   kInputs, kOutput                        how many row-shaped inputs (the second of type Value or In: Second); an output?
-//   kKeep                                   must the exponentials of the first step be kept for the output?
+// An operation `Op` has the type Value (what it computes in: the elements of its rows are converted), and
+//   kInputs, kOutput                        how many row-shaped inputs; an output?
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
 //   live(lane)                              false: this row is not read, and its output is 0
-//   tile_step(tile, second, classes)        first step on tiles
+//   tile_step(tile, second, classes, kept)            first step on tiles; `kept` is memory for a number an element
 //   row_step(lane, x, second, classes, kept)          and on a row
 //   finish(count)                           per-row arithmetic
-//   tile_output(tile, second, classes)      the output, in the place of the input
+//   tile_output(tile, second, classes, kept, out)     the output; `out` may be `tile` or `kept`
 //   row_output(lane, x, second, classes, kept, out)   and on a row
 #pragma once
 
@@ -39,74 +38,71 @@ CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
   return fitting < 1 ? 1 : fitting < kGroup<T> ? fitting : kGroup<T>;
 }
 
-// Bytes of scratch for any kernel with elements of up to 8 bytes: two tiles and a group to convert, or kept exponentials.
+// Bytes of scratch for any kernel: three tiles and a tile of elements to convert, or kept exponentials and three blocks.
 inline size_t scratch_bytes(ptrdiff_t classes) {
-  const size_t tile = classes <= RowSum<float>::kBlock ? (size_t)classes * kVectorBytes * 3 : 0;
+  const size_t tiles = classes <= kBlock<float> ? (size_t)classes * kVectorBytes * 4 : 0;
   const size_t kept = keeps_exponentials<float>(classes)
                           ? (size_t)rows_per_group<double>(classes) * (classes * sizeof(double) + kVectorBytes)
                           : 0;
-  const size_t group = (size_t)kGroupBytes + kKeptBytes / kGroupBytes;
-  return (tile > kept ? tile : kept) + group + kVectorBytes;
+  const size_t rows = kept + 3 * kBlock<double> * sizeof(double);
+  return (tiles > rows ? tiles : rows) + kVectorBytes;
 }
 
 template <class Op>
 CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   using T = typename Op::Value;
+  const ptrdiff_t size = run.classes * kGroup<T>;
   T* tile = (T*)run.scratch;
-  T* second = tile + run.classes * kGroup<T>;
-  T* staging = second + run.classes * kGroup<T>;
+  T* kept = tile + size;
+  T* staging = kept + size;
+  T* second = staging + size;
   for (ptrdiff_t first = 0; first < run.rows; first += kGroup<T>) {
     const ptrdiff_t count = run.rows - first < kGroup<T> ? run.rows - first : kGroup<T>;
     op.begin(first, count);
-    load_tile<typename Op::In>(run.input, first, count, run.classes, tile, staging);
-    if constexpr (Op::kInputs == 2) {
-      load_tile<typename Op::Second>(run.second, first, count, run.classes, second, staging);
-    }
+    load_tile(run.input, first, count, run.classes, tile, staging);
+    if constexpr (Op::kInputs == 2) load_tile(run.second, first, count, run.classes, second, staging);
     for (ptrdiff_t lane = 0; lane < count; ++lane) {
       if (op.live(lane)) continue;
       for (ptrdiff_t c = 0; c < run.classes; ++c) tile[c * kGroup<T> + lane] = 0;
     }
-    op.tile_step(tile, second, run.classes);
+    op.tile_step(tile, second, run.classes, kept);
     op.finish(count);
     if constexpr (Op::kOutput) {
-      op.tile_output(tile, second, run.classes);
-      store_tile<typename Op::Out>(tile, run.output, first, count, run.classes, staging);
+      op.tile_output(tile, second, run.classes, kept, tile);
+      store_tile(tile, run.output, first, count, run.classes, staging);
     }
   }
-}
-
-template <class S>
-CROSSENT_INLINE S* row_of(const Operand& a, ptrdiff_t row) {
-  return (S*)(a.data + row * a.row_stride);
 }
 
 template <class Op>
 CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
   using T = typename Op::Value;
-  using In = typename Op::In;
-  using Out = typename Op::Out;
-  using Second = typename Op::Second;
-  T* kept = (T*)run.scratch;
+  T* buffer = (T*)run.scratch;  // three blocks
+  T* kept = buffer + 3 * kBlock<T>;
   const ptrdiff_t kept_stride = padded<T>(run.classes);
   const ptrdiff_t group = rows_per_group<T>(run.classes);
+  const auto input = [&](const Operand& a, ptrdiff_t row, int which) CROSSENT_LAMBDA {
+    return RowInput<T>{a.data + row * a.row_stride, a.type, buffer + which * kBlock<T>};
+  };
   for (ptrdiff_t first = 0; first < run.rows; first += group) {
     const ptrdiff_t count = run.rows - first < group ? run.rows - first : group;
     op.begin(first, count);
     for (ptrdiff_t lane = 0; lane < count; ++lane) {
       if (!op.live(lane)) continue;
-      const Second* second = Op::kInputs == 2 ? row_of<const Second>(run.second, first + lane) : nullptr;
-      op.row_step(lane, row_of<const In>(run.input, first + lane), second, run.classes, kept + lane * kept_stride);
+      op.row_step(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
+                  kept + lane * kept_stride);
     }
     op.finish(count);
     if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
-        Out* out = row_of<Out>(run.output, first + lane);
-        if (!op.live(lane)) {
-          __builtin_memset(out, 0, run.classes * sizeof(Out));
-          continue;
+        const RowOutput<T> out{run.output.data + (first + lane) * run.output.row_stride, run.output.type,
+                               buffer + 2 * kBlock<T>};
+        if (op.live(lane)) {
+          op.row_output(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
+                        kept + lane * kept_stride, out);
+        } else {
+          __builtin_memset(out.data, 0, run.classes * element_size(out.type));
         }
-        const Second* second = Op::kInputs == 2 ? row_of<const Second>(run.second, first + lane) : nullptr;
-        op.row_output(lane, row_of<const In>(run.input, first + lane), second, run.classes, kept + lane * kept_stride, out);
       }
     }
   }
@@ -116,9 +112,9 @@ template <class Op, class RunType>
 void process(const RunType& run) {
   __atomic_fetch_add(&kernel_runs, 1ull, __ATOMIC_RELAXED);
   Op op(run);
-  const bool contiguous = run.input.class_stride == (ptrdiff_t)sizeof(typename Op::In) &&
-                          (!Op::kOutput || run.output.class_stride == (ptrdiff_t)sizeof(typename Op::Out)) &&
-                          (Op::kInputs < 2 || run.second.class_stride == (ptrdiff_t)sizeof(typename Op::Second));
+  bool contiguous = is_contiguous(run.input);
+  if (Op::kInputs == 2) contiguous = contiguous && is_contiguous(run.second);
+  if (Op::kOutput) contiguous = contiguous && is_contiguous(run.output);
   if (run.classes <= kShortRow || !contiguous) {
     process_tiles(op, run);
   } else {
@@ -137,16 +133,27 @@ struct AllRows {
   CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return load(coefficient); }
 };
 
-// out[i] = element(i, load) over a contiguous row.
-template <class S, class F>
-CROSSENT_INLINE void write_row(S* out, ptrdiff_t classes, F&& element) {
-  constexpr ptrdiff_t lanes = Vec<Compute<S>>::kLanes;
-  ptrdiff_t i = 0;
-  for (; i + lanes <= classes; i += lanes) store(out + i, element(i, FullLoad{}));
-  if (i < classes) store_partial(out + i, classes - i, element(i, PartialLoad{classes - i}));
+// Writes a row block by block: block(first) gives element(i, load), the elements of a vector from i of that block on.
+template <class T, class Block>
+CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block&& block) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
+    const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+    const auto element = block(first, n);
+    T* p = out.block(first);
+    ptrdiff_t i = 0;
+    for (; i + 2 * lanes <= n; i += 2 * lanes) {
+      const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
+      store(p + i, a);
+      store(p + i + lanes, b);
+    }
+    for (; i + lanes <= n; i += lanes) store(p + i, element(i, FullLoad{}));
+    if (i < n) store_partial(p + i, n - i, element(i, PartialLoad{n - i}));
+    out.written(first, n);
+  }
 }
 // The same over a tile, element(c) for all rows at once.
 template <class T, class F>
-CROSSENT_INLINE void write_tile(T* tile, ptrdiff_t classes, F&& element) {
-  for (ptrdiff_t c = 0; c < classes; ++c) store(tile + c * kGroup<T>, element(c));
+CROSSENT_INLINE void write_tile(T* out, ptrdiff_t classes, F&& element) {
+  for (ptrdiff_t c = 0; c < classes; ++c) store(out + c * kGroup<T>, element(c));
 }

@@ -66,105 +66,95 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   });
 }
 
-template <class S>
-CROSSENT_INLINE S load_element(const char* p) {
-  S element;
-  __builtin_memcpy(&element, p, sizeof element);
-  return element;
-}
-CROSSENT_INLINE float to_compute(float a) { return a; }
-CROSSENT_INLINE double to_compute(double a) { return a; }
-CROSSENT_INLINE float to_compute(Half a) {
-  const Vec<float> v = load_partial(&a, 1, 0.0f);
-  return v.part[0][0];
-}
-CROSSENT_INLINE float to_compute(BFloat16 a) { return bit_cast<float>((uint32_t)a.bits << 16); }
-template <class S>
-CROSSENT_INLINE void store_element(char* p, Compute<S> value) {
-  store_partial((S*)p, 1, splat(value));
-}
-
-// n contiguous elements, converted.
+// Classes that do not lie contiguous, of rows that lie one element apart (whole vectors of rows are read), or anywhere.
 template <class S, class T>
-CROSSENT_SHARED void convert_to_compute(const S* source, ptrdiff_t n, T* target) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  ptrdiff_t i = 0;
-  for (; i + lanes <= n; i += lanes) store(target + i, load(source + i));
-  if (i < n) store_partial(target + i, n - i, load_partial(source + i, n - i, (T)0));
-}
-template <class S, class T>
-CROSSENT_SHARED void convert_from_compute(const T* source, ptrdiff_t n, S* target) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  ptrdiff_t i = 0;
-  for (; i + lanes <= n; i += lanes) store(target + i, load(source + i));
-  if (i < n) store_partial(target + i, n - i, load_partial(source + i, n - i, (T)0));
-}
-
-// Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` repeat the last row. `staging` holds
-// kGroup * classes elements.
-template <class S, class T>
-CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
-  const char* base = a.data + first * a.row_stride;
-  if (a.class_stride != (ptrdiff_t)sizeof(S) && a.row_stride == (ptrdiff_t)sizeof(S)) {
+CROSSENT_INLINE void load_columns(const S*, const Operand& a, const char* base, ptrdiff_t count, ptrdiff_t classes, T* tile) {
+  if (a.row_stride == (ptrdiff_t)sizeof(S)) {
     for (ptrdiff_t c = 0; c < classes; ++c) {
       const S* p = (const S*)(base + c * a.class_stride);
-      store(tile + c * kGroup<T>, count == kGroup<T> ? load(p) : load_partial(p, count, (T)0));
+      store(tile + c * kGroup<T>, count == kGroup<T> ? load(p) : load_some(p, count));
     }
     return;
   }
-  if (classes < kChunk<T> || a.class_stride != (ptrdiff_t)sizeof(S)) {
+  for (ptrdiff_t c = 0; c < classes; ++c) {
+    S lane[kGroup<T>];
+    for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
+      lane[r] = load_element<S>(base + (r < count ? r : count - 1) * a.row_stride + c * a.class_stride);
+    }
+    store(tile + c * kGroup<T>, load(lane));
+  }
+}
+template <class S, class T>
+CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t count, ptrdiff_t classes, const T* tile) {
+  if (a.row_stride == (ptrdiff_t)sizeof(S)) {
     for (ptrdiff_t c = 0; c < classes; ++c) {
-      for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
-        const ptrdiff_t clamped = r < count ? r : count - 1;
-        tile[c * kGroup<T> + r] = to_compute(load_element<S>(base + clamped * a.row_stride + c * a.class_stride));
+      S* p = (S*)(base + c * a.class_stride);
+      const Vec<T> v = load(tile + c * kGroup<T>);
+      if (count == kGroup<T>) {
+        store(p, v);
+      } else {
+        store_some(p, count, v);
       }
     }
     return;
   }
-  const char* row[kGroup<T>];
-  for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
-    const ptrdiff_t clamped = r < count ? r : count - 1;
-    row[r] = base + clamped * a.row_stride;
-    if constexpr (sizeof(S) != sizeof(T)) {
-      if (r < count) convert_to_compute((const S*)row[r], classes, staging + r * classes);
-      row[r] = (const char*)(staging + clamped * classes);
+  for (ptrdiff_t c = 0; c < classes; ++c) {
+    S lane[kGroup<T>];
+    store(lane, load(tile + c * kGroup<T>));
+    for (ptrdiff_t r = 0; r < count; ++r) {
+      __builtin_memcpy(base + r * a.row_stride + c * a.class_stride, &lane[r], sizeof(S));
     }
   }
+}
+
+// Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold some number. `staging` holds
+// kGroup * classes elements.
+template <class T>
+CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
+  const char* base = a.data + first * a.row_stride;
+  if (!is_contiguous(a) || classes < kChunk<T>) {
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_columns(typed, a, base, count, classes, tile); });
+    return;
+  }
+  ptrdiff_t stride = a.row_stride;
+  if constexpr (sizeof(T) == 4) {
+    if (a.type != Elements::f32) {
+      if (stride == classes * element_size(a.type)) {
+        convert_to_compute(a.type, base, count * classes, staging);
+      } else {
+        for (ptrdiff_t r = 0; r < count; ++r) convert_to_compute(a.type, base + r * stride, classes, staging + r * classes);
+      }
+      base = (const char*)staging;
+      stride = classes * (ptrdiff_t)sizeof(T);
+    }
+  }
+  const char* row[kGroup<T>];
+  for (ptrdiff_t r = 0; r < kGroup<T>; ++r) row[r] = base + (r < count ? r : count - 1) * stride;
   transpose_to_tile(row, classes, tile);
 }
 
 // The reverse; lanes beyond `count` are dropped.
-template <class S, class T>
+template <class T>
 CROSSENT_SHARED void store_tile(const T* tile, const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes,
                                 T* staging) {
   char* base = a.data + first * a.row_stride;
-  if (a.class_stride != (ptrdiff_t)sizeof(S) && a.row_stride == (ptrdiff_t)sizeof(S)) {
-    for (ptrdiff_t c = 0; c < classes; ++c) {
-      S* p = (S*)(base + c * a.class_stride);
-      if (count == kGroup<T>) {
-        store(p, load(tile + c * kGroup<T>));
-      } else {
-        store_partial(p, count, load(tile + c * kGroup<T>));
-      }
-    }
+  if (!is_contiguous(a) || classes < kChunk<T>) {
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { store_columns(typed, a, base, count, classes, tile); });
     return;
   }
-  if (classes < kChunk<T> || a.class_stride != (ptrdiff_t)sizeof(S)) {
-    for (ptrdiff_t r = 0; r < count; ++r) {
-      for (ptrdiff_t c = 0; c < classes; ++c) {
-        store_element<S>(base + r * a.row_stride + c * a.class_stride, tile[c * kGroup<T> + r]);
-      }
-    }
-    return;
-  }
+  const bool in_place = a.type == Elements::f64 || a.type == Elements::f32;
   char* row[kGroup<T>];
   for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
-    row[r] = sizeof(S) == sizeof(T) && r < count ? base + r * a.row_stride : (char*)(staging + r * classes);
+    row[r] = in_place && r < count ? base + r * a.row_stride : (char*)(staging + r * classes);
   }
   transpose_from_tile(tile, classes, row);
-  if constexpr (sizeof(S) != sizeof(T)) {
-    for (ptrdiff_t r = 0; r < count; ++r) {
-      convert_from_compute(staging + r * classes, classes, (S*)(base + r * a.row_stride));
+  if constexpr (sizeof(T) == 4) {
+    if (in_place) return;
+    if (a.row_stride == classes * element_size(a.type)) {
+      convert_from_compute(a.type, staging, count * classes, base);
+    } else {
+      for (ptrdiff_t r = 0; r < count; ++r)
+        convert_from_compute(a.type, staging + r * classes, classes, base + r * a.row_stride);
     }
   }
 }

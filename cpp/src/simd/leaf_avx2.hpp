@@ -14,15 +14,26 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  return sum_error_by_parts(a, b, sum);
+}
+
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_EQ_OQ)) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_EQ_OQ)) != 0;
+}
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
   return (NativeDouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)a));
 }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)a, 1));
 }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)a)); }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
@@ -45,11 +56,13 @@ CROSSENT_INLINE __m256i first_lanes_32(ptrdiff_t count) {
 CROSSENT_INLINE __m256i first_lanes_64(ptrdiff_t count) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
 }
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
-  return (NativeFloat)_mm256_maskload_ps(p, first_lanes_32(count));
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  const __m256i first = first_lanes_32(count);
+  return (NativeFloat)_mm256_blendv_ps((__m256)fill, _mm256_maskload_ps(p, first), (__m256)first);
 }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
-  return (NativeDouble)_mm256_maskload_pd(p, first_lanes_64(count));
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  const __m256i first = first_lanes_64(count);
+  return (NativeDouble)_mm256_blendv_pd((__m256d)fill, _mm256_maskload_pd(p, first), (__m256d)first);
 }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
   _mm256_maskstore_ps(p, first_lanes_32(count), (__m256)a);

@@ -14,16 +14,33 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 }
 
+// Dekker's shorter form, for which the larger magnitude must come first: 4 operations instead of 5, and 2 instead of 4 of them
+// one after the other (of which a loop of exponentials has too many for the scheduler: 0.27 -> 0.20 ns per element on Sapphire
+// Rapids).
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) {
+  const __m512 larger = _mm512_range_ps((__m512)a, (__m512)b, 7), smaller = _mm512_range_ps((__m512)a, (__m512)b, 6);
+  return (NativeFloat)smaller - (sum - (NativeFloat)larger);
+}
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  const __m512d larger = _mm512_range_pd((__m512d)a, (__m512d)b, 7), smaller = _mm512_range_pd((__m512d)a, (__m512d)b, 6);
+  return (NativeDouble)smaller - (sum - (NativeDouble)larger);
+}
+
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
+}
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)a));
 }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a, 1));
 }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)), _mm512_cvtpd_ps((__m512d)high),
-                                         1);
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)a)); }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
@@ -42,11 +59,11 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
 CROSSENT_INLINE uint32_t first_lanes(ptrdiff_t count, int lanes) {
   return count <= 0 ? 0u : count >= lanes ? (1u << lanes) - 1u : (1u << count) - 1u;
 }
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
-  return (NativeFloat)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count, 16), p);
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return (NativeFloat)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)first_lanes(count, 16), p);
 }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
-  return (NativeDouble)_mm512_maskz_loadu_pd((__mmask8)first_lanes(count, 8), p);
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return (NativeDouble)_mm512_mask_loadu_pd((__m512d)fill, (__mmask8)first_lanes(count, 8), p);
 }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
   _mm512_mask_storeu_ps(p, (__mmask16)first_lanes(count, 16), (__m512)a);

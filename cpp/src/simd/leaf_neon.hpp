@@ -14,11 +14,18 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  return sum_error_by_parts(a, b, sum);
+}
+
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)vcvt_f64_f32(vget_low_f32((float32x4_t)a)); }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vcvt_high_f64_f32((float32x4_t)a); }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)vcvt_high_f32_f64(vcvt_f32_f64((float64x2_t)low), (float64x2_t)high);
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)vcvt_f64_f32(vld1_f32(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { vst1_f32(p, vcvt_f32_f64((float64x2_t)a)); }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16x4_t lanes;
@@ -40,8 +47,12 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
   __builtin_memcpy(p, &lanes, sizeof lanes);
 }
 
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) { return load_first_by_copy<NativeDouble>(p, count); }
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return load_first_by_copy(p, count, fill);
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return load_first_by_copy(p, count, fill);
+}
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
 

@@ -1,5 +1,6 @@
 // Drivers of cross_entropy: the loss, its gradient, or both from one pass over the logits.
 #include <algorithm>
+#include <iterator>
 #include <mutex>
 
 #include "dispatch.hpp"
@@ -105,7 +106,11 @@ class CrossEntropyCall {
     std::mutex sum_mutex;
     const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
       ExactSum part;
-      for (std::ptrdiff_t block = first; block < end; ++block) run_block(feeder, block, scratch, distribution, kernel, part);
+      RowNumbers numbers;
+      prepare(numbers);
+      for (std::ptrdiff_t block = first; block < end; ++block) {
+        run_block(feeder, block, scratch, distribution, kernel, numbers, part);
+      }
       if (sums()) {
         const std::lock_guard<std::mutex> lock(sum_mutex);
         sum.add(part);
@@ -122,36 +127,49 @@ class CrossEntropyCall {
   bool sums() const { return wanted_.result && problem_.options().reduction != Reduction::none; }
   bool writes_each() const { return wanted_.result && problem_.options().reduction == Reduction::none; }
 
+  // A number for each row of a block.
+  struct RowNumbers {
+    std::int64_t target[kMaxBlockRows];
+    double target_weight[kMaxBlockRows + kRowPadding], gradient_scale[kMaxBlockRows + kRowPadding], loss[kMaxBlockRows];
+  };
+  // Those that are the same for all rows.
+  void prepare(RowNumbers& numbers) const {
+    std::fill(std::begin(numbers.target_weight), std::end(numbers.target_weight), 1 - problem_.smoothing());
+    std::fill(std::begin(numbers.gradient_scale), std::end(numbers.gradient_scale),
+              problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0));
+  }
+
   void run_block(const RowFeeder& feeder, std::ptrdiff_t block, char* scratch, const TargetDistribution& distribution,
-                 CrossEntropyKernel kernel, ExactSum& sum) const {
+                 CrossEntropyKernel kernel, RowNumbers& numbers, ExactSum& sum) const {
     const std::ptrdiff_t first = block * feeder.block_rows();
     const std::ptrdiff_t count = std::min(feeder.block_rows(), space_.rows() - first);
-    std::int64_t target[kMaxBlockRows];
-    double target_weight[kMaxBlockRows], gradient_scale[kMaxBlockRows], loss[kMaxBlockRows];
+    const bool skips = problem_.has_indices() && problem_.has_ignored();
+    if (wanted_.out && upstream_ >= 0) read_rows(space_, upstream_, first, count, numbers.gradient_scale);
+    const std::int64_t* target = numbers.target;
     if (problem_.has_indices()) {
-      problem_.read_targets(space_, target_, first, count, target);
-      problem_.target_weights(count, target, target_weight);
+      target = problem_.read_targets(space_, target_, first, count, numbers.target);
+      if (skips || problem_.has_weight()) problem_.target_weights(count, target, numbers.target_weight);
     }
-    if (wanted_.out) {
-      if (upstream_ >= 0) {
-        read_rows(space_, upstream_, first, count, gradient_scale);
-      } else {
-        std::fill(gradient_scale, gradient_scale + count,
-                  problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0));
+    if (skips && wanted_.out) {
+      const double every = problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0);
+      for (std::ptrdiff_t i = 0; i < count; ++i) {
+        if (upstream_ < 0) numbers.gradient_scale[i] = every;
+        if (target[i] < 0) numbers.gradient_scale[i] = 0;
       }
     }
     feeder.feed(block, scratch, [&](const Run& rows, std::ptrdiff_t done) {
       CrossEntropyRun run;
       static_cast<Run&>(run) = rows;
       distribution.describe(run);
-      run.result = loss + done;
+      run.result = numbers.loss + done;
       run.target = target + done;
-      run.target_weight = target_weight + done;
-      run.gradient_scale = gradient_scale + done;
+      run.skips = skips;
+      run.target_weight = numbers.target_weight + done;
+      run.gradient_scale = numbers.gradient_scale + done;
       kernel(run);
     });
-    if (sums()) add_block(sum, loss, count);
-    if (writes_each()) write_rows(space_, losses_, first, count, loss);
+    if (sums()) add_block(sum, kernels_, numbers.loss, count);
+    if (writes_each()) write_rows(space_, losses_, first, count, numbers.loss);
   }
 
   const LossProblem& problem_;
@@ -175,7 +193,7 @@ Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, co
     if (Status s = problem.check_per_sample("grad", wanted.upstream->values); !s) return s;
   }
   CrossEntropyCall call(problem, *kernels, wanted);
-  if (Status s = problem.scan_targets(call.space(), call.target_operand()); !s) return s;
+  if (Status s = problem.scan_targets(call.space(), call.target_operand(), *kernels); !s) return s;
   return call.run();
 }
 

@@ -14,6 +14,9 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
 constexpr std::ptrdiff_t kStageElements = 1 << 15;
 // Rows of more classes than this are not gathered together: that would take tens of megabytes.
 constexpr std::ptrdiff_t kLongestGathered = 1 << 18;
+// An output from this size on is written past the caches if its rows are long (1024 x 50257 float32: 0.57 -> 0.48 ns per
+// element on Sapphire Rapids; shorter rows lose more at their ends than they gain).
+constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 
 }  // namespace
 
@@ -41,7 +44,12 @@ void write_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::p
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
-    for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
+    if (dtype == DType::float32 && rows.row_stride == item_size(dtype)) {
+      for (std::ptrdiff_t i = 0; i < run; ++i)
+        write_element(rows.data + i * item_size(DType::float32), static_cast<float>(values[done + i]));
+    } else {
+      for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
+    }
     done += run;
   }
 }
@@ -73,6 +81,10 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     second_dtype_ = right_dtype ? given : wanted;
   }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
+  if (direct_ && operands.output >= 0) {
+    const std::ptrdiff_t row_bytes = classes * item_size(space.dtype(operands.output));
+    stream_ = row_bytes >= kStreamRowBytes && space.rows() * row_bytes >= kStreamBytes;
+  }
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
   const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
@@ -117,6 +129,7 @@ void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* 
 std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, char* scratch, Run& run) const {
   run.classes = space_.classes();
   run.scratch = scratch;
+  run.stream = stream_;
   if (direct_) {
     run.rows = space_.run_length(first, limit);
     run.input = space_.rows_at(operands_.input, first);

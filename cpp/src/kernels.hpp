@@ -28,14 +28,19 @@ struct Run {
   ptrdiff_t rows = 0;
   ptrdiff_t classes = 0;
   char* scratch = nullptr;
+  bool stream = false;  // the output is so large that it had better not pass through the caches
 };
 
 // How the target distribution of a row is given: a(c), the weight of class c in the loss sum_c a(c) * -log p(c).
 enum class TargetKind { index, smoothed_index, probabilities, weighted_probabilities };
 constexpr int kTargetKinds = 4;
 
+// Numbers beyond the last row that the arrays of target_weight and gradient_scale must have, since they are read by vectors.
+constexpr ptrdiff_t kRowPadding = 64;
+
 struct CrossEntropyRun : Run {
   const int64_t* target = nullptr;            // index kinds: the class of each row, -1 for an ignored row
+  bool skips = false;                         // index kinds: some rows may be ignored; their two numbers below are 0
   const double* target_weight = nullptr;      // index kinds: (1 - smoothing) * weight[target] of each row
   const double* gradient_scale = nullptr;     // of each row: upstream gradient / divisor; null for the loss alone
   const void* class_weight = nullptr;         // compute type, per class: smoothed_index: smoothing / C * weight;
@@ -64,6 +69,9 @@ struct KernelTable {
   CrossEntropyKernel cross_entropy[kComputeTypes][kTargetKinds];
   CrossEntropyKernel cross_entropy_gradient[kComputeTypes][kTargetKinds];               // the loss too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
+  // Whether all of them are classes or ignored, and how many are not ignored.
+  bool (*check_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live);
+  void (*sum)(const double* values, ptrdiff_t count, double* high, double* low);  // with what every addition rounds off
 };
 
 }  // namespace crossent

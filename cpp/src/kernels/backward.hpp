@@ -7,19 +7,23 @@ struct Backward {
   using Value = T;
   static constexpr int kInputs = 2;
   static constexpr bool kOutput = true;
-  double sum[kGroup<T>], sum_low[kGroup<T>];
-  alignas(kVectorBytes) T high[kGroup<T>], low[kGroup<T>];
+  double sum[kGroupRows<T>], sum_low[kGroupRows<T>];
+  alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
   CROSSENT_INLINE explicit Backward(const Run&) : sum{}, sum_low{} {}
+  static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
 
-  CROSSENT_SHARED void tile_step(const T* y, const T* g, ptrdiff_t classes, T*) {
-    TileSum<T> total;
-    sum_tile<1>(&total, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return Terms<T, 1>{{Formula::term(load(y + c * kGroup<T>), load(g + c * kGroup<T>))}};
-    });
-    total.write(sum, sum_low);
+  CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+      const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
+      TileSum<T> total;
+      sum_tile<1>(&total, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+        return Terms<T, 1>{{Formula::term(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>))}};
+      });
+      total.write(sum + tiles.lane(t), sum_low + tiles.lane(t));
+    }
   }
   CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> y, RowInput<T> g, ptrdiff_t classes, T*) {
     LaneSum<T> lanes;
@@ -43,10 +47,11 @@ struct Backward {
       if (!(low[lane] == low[lane])) low[lane] = 0;  // an infinite sum
     }
   }
-  CROSSENT_SHARED void tile_output(const T* y, const T* g, ptrdiff_t classes, const T*, T* out) const {
-    const Vec<T> h = load(high), l = load(low);
-    write_tile(out, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return Formula::gradient(load(y + c * kGroup<T>), load(g + c * kGroup<T>), h, l);
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
+    const Vec<T> h = load(high + tiles.lane(t)), l = load(low + tiles.lane(t));
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
     });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> y, RowInput<T> g, ptrdiff_t classes, const T*,

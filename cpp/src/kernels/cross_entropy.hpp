@@ -17,26 +17,25 @@ struct CrossEntropyTerms {
 
   const CrossEntropyRun& run;
   const T* class_weight;
-  int64_t target[kGroup<T>];
-  // Of the target class, or 0: its logit, a(target) less the class's share below, and that share (smoothing / C * weight).
-  alignas(kVectorBytes) T target_logit[kGroup<T>];
-  double target_weight[kGroup<T>], target_share[kGroup<T>];
+  // Of the group's rows, as in the run.
+  const int64_t* target = nullptr;
+  const double *target_weight = nullptr, *gradient_scale = nullptr;
+  // Of the target class, or 0: its logit, and its share as one of all classes (smoothing / C * weight), which is what a(target)
+  // has beside target_weight.
+  alignas(kVectorBytes) T target_logit[kGroupRows<T>] = {};
+  double target_share[kGroupRows<T>] = {};
   // sum_c a(c) * (m - x(c)) and sum_c a(c), without target_weight
-  double distance[kGroup<T>], distance_low[kGroup<T>], weight_sum[kGroup<T>], weight_sum_low[kGroup<T>];
-  double gradient_scale[kGroup<T>];
+  double distance[kGroupRows<T>] = {}, distance_low[kGroupRows<T>] = {};
+  double weight_sum[kGroupRows<T>] = {}, weight_sum_low[kGroupRows<T>] = {};
   Scale<T> scale;
-  alignas(kVectorBytes) T upstream[kGroup<T>], upstream_low[kGroup<T>];  // gradient_scale, for the class terms
+  alignas(kVectorBytes) T upstream[kGroupRows<T>], upstream_low[kGroupRows<T>];  // gradient_scale, for the class terms
   // Probabilities: A as a pair, A * rest / (1 + rest), and the exponential above which a class is the confident one.
-  alignas(kVectorBytes) T total_high[kGroup<T>], total_low[kGroup<T>], others[kGroup<T>], confident[kGroup<T>];
-  T target_gradient[kGroup<T>];
+  alignas(kVectorBytes) T total_high[kGroupRows<T>], total_low[kGroupRows<T>], others[kGroupRows<T>], confident[kGroupRows<T>];
+  T target_gradient[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {
-    for (ptrdiff_t lane = 0; kClassTerms && lane < kGroup<T>; ++lane) {
-      distance[lane] = distance_low[lane] = weight_sum[lane] = weight_sum_low[lane] = 0;
-    }
-  }
+  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {}
 
-  CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !kIndex || target[lane] >= 0; }
+  CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !kIndex || !run.skips || target[lane] >= 0; }
 
   // a(c) of some classes (without target_weight), from their class weights and probabilities.
   CROSSENT_INLINE Vec<T> class_share(Vec<T> weight, Vec<T> probability) const {
@@ -61,7 +60,7 @@ struct CrossEntropyTerms {
   }
   CROSSENT_INLINE Vec<T> tile_share(const T* probabilities, ptrdiff_t c) const {
     const Vec<T> weight = kKind == TargetKind::probabilities ? zero<T>() : splat(class_weight[c]);
-    return class_share(weight, kIndex ? zero<T>() : load(probabilities + c * kGroup<T>));
+    return class_share(weight, kIndex ? zero<T>() : load(probabilities + c * kTileRows<T>));
   }
 
   // a * (m - x), 0 where a is 0 even at an infinite distance; and a itself.
@@ -72,14 +71,18 @@ struct CrossEntropyTerms {
     return {{select(share == none, none, fma(share, d.high, share * low)), share}};
   }
 
-  CROSSENT_SHARED void tile_distances(const T* tile, const T* second, ptrdiff_t classes, Vec<T> max) {
-    const Vec<T> m = select(max > splat((T)-__builtin_inf()), max, zero<T>());
-    TileSum<T> sums[2];
-    sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return distance_terms(tile_share(second, c), m, load(tile + c * kGroup<T>));
-    });
-    sums[0].write(distance, distance_low);
-    sums[1].write(weight_sum, weight_sum_low);
+  CROSSENT_SHARED void tile_distances(const Tiles<T>& tiles, const T* max) {
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+      const ptrdiff_t lane = tiles.lane(t);
+      const T *tile = tiles.logits + t * tiles.size, *second = tiles.second + t * tiles.size;
+      const Vec<T> largest = load(max + lane), m = select(largest > splat((T)-__builtin_inf()), largest, zero<T>());
+      TileSum<T> sums[2];
+      sum_tile<2>(sums, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+        return distance_terms(tile_share(second, c), m, load(tile + c * kTileRows<T>));
+      });
+      sums[0].write(distance + lane, distance_low + lane);
+      sums[1].write(weight_sum + lane, weight_sum_low + lane);
+    }
   }
 
   CROSSENT_INLINE void write_loss(const Totals& t, ptrdiff_t first_row, ptrdiff_t lane, ptrdiff_t count) {
@@ -99,11 +102,7 @@ struct CrossEntropyTerms {
       const Vec<double> low = select(s.high < infinite, s.low + load(distance_low + lane), none);
       loss = loss + (s.high + low);
     }
-    double result[8];
-    store(result, select(t.valid, loss, splat((double)__builtin_nan(""))));
-    for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) {
-      run.result[first_row + lane + i] = live(lane + i) ? result[i] : 0;
-    }
+    store_up_to(run.result + first_row + lane, count - lane, select(t.valid, loss, splat((double)__builtin_nan(""))));
   }
 
   CROSSENT_INLINE void prepare_gradient(const Totals& t, const GroupStatistics<T>& statistics, ptrdiff_t lane) {
@@ -177,33 +176,34 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   using TermsOfKind::target;
   static constexpr int kInputs = kIndex ? 1 : 2;
   static constexpr bool kOutput = kGradient;
+  const bool skips;
+  ptrdiff_t rows = 0;  // of the group
 
-  CROSSENT_INLINE explicit CrossEntropy(const CrossEntropyRun& r) : Base(r), TermsOfKind(r) {}
+  CROSSENT_INLINE explicit CrossEntropy(const CrossEntropyRun& r) : Base(r), TermsOfKind(r), skips(kIndex && r.skips) {}
 
-  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
+  CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t count) {
     this->first_row = first;
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-      const ptrdiff_t row = first + lane;
-      const bool inside = lane < count;
-      const int64_t t = kIndex && inside ? run.target[row] : -1;
-      target[lane] = t;
-      this->target_logit[lane] = 0;
-      this->target_weight[lane] = this->target_share[lane] = 0;
-      this->gradient_scale[lane] = kGradient && inside && (!kIndex || t >= 0) ? run.gradient_scale[row] : 0;
-      if (t < 0) continue;
-      const char* logit = run.input.data + row * run.input.row_stride + t * run.input.class_stride;
-      this->target_logit[lane] = element_to_compute<T>(run.input.type, logit);
-      this->target_weight[lane] = run.target_weight[row];
-      if constexpr (kKind == TargetKind::smoothed_index) this->target_share[lane] = this->class_weight[t];
+    this->rows = count;
+    this->target = run.target + first;
+    this->target_weight = run.target_weight + first;
+    this->gradient_scale = run.gradient_scale + first;
+    for (ptrdiff_t lane = 0; kKind == TargetKind::smoothed_index && lane < count; ++lane) {
+      this->target_share[lane] = live(lane) ? (double)this->class_weight[target[lane]] : 0;
     }
   }
 
-  CROSSENT_INLINE void tile_step(const T* tile, const T* second, ptrdiff_t classes, T* kept) {
-    Base::tile_step(tile, second, classes, kept);
-    if constexpr (kClassTerms) this->tile_distances(tile, second, classes, load(statistics.max));
+  CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) {
+    Base::tile_step(tiles);
+    for (ptrdiff_t row = 0; kIndex && row < this->rows; ++row) {
+      const T* tile = tiles.logits + row / kTileRows<T> * tiles.size;
+      this->target_logit[row] = live(row) ? tile[target[row] * kTileRows<T> + row % kTileRows<T>] : (T)0;
+    }
+    if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
   }
 
   CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T> second, ptrdiff_t classes, T* kept) {
+    if constexpr (kIndex)
+      this->target_logit[lane] = element_to_compute<T>(x.type, x.data + target[lane] * element_size(x.type));
     if constexpr (!kClassTerms) {
       Base::row_step(lane, x, second, classes, kept);
     } else {
@@ -240,26 +240,31 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   CROSSENT_SHARED void finish(ptrdiff_t count) {
     if constexpr (kGradient && kIndex) {
       // The exponential of the target, for now.
-      const Exponential<T> exponential(load(statistics.max));
-      store(this->target_gradient, exponential.of_any(load(this->target_logit)));
+      for (ptrdiff_t lane = 0; lane < count; lane += kTileRows<T>) {
+        const Exponential<T> exponential(load(statistics.max + lane));
+        store(this->target_gradient + lane, exponential.of_any(load(this->target_logit + lane)));
+      }
     }
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
       this->write_loss(t, this->first_row, lane, count);
       if constexpr (kGradient) this->prepare_gradient(t, statistics, lane);
     }
+    for (ptrdiff_t lane = 0; skips && lane < count; ++lane) {
+      if (!live(lane)) run.result[this->first_row + lane] = 0;
+    }
   }
 
-  CROSSENT_SHARED void tile_output(const T*, const T* second, ptrdiff_t classes, const T* kept, T* out) const {
-    const auto gradient = this->element(AllRows<T>{}, this->scale.template pick<false>(AllRows<T>{}));
-    write_tile(out, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const TileOfRows<T> rows{tiles.lane(t)};
+    const T *kept = tiles.kept + t * tiles.size, *second = tiles.second + t * tiles.size;
+    const auto gradient = this->element(rows, this->scale.template pick<false>(rows));
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       const Vec<T> share = kClassTerms ? this->tile_share(second, c) : zero<T>();
-      return gradient(load(kept + c * kGroup<T>), share);
+      return gradient(load(kept + c * kTileRows<T>), share);
     });
-    if constexpr (kIndex) {
-      for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-        if (target[lane] >= 0) out[target[lane] * kGroup<T> + lane] = this->target_gradient[lane];
-      }
+    for (ptrdiff_t row = rows.lane; kIndex && row < this->rows && row < rows.lane + kTileRows<T>; ++row) {
+      if (live(row)) out[target[row] * kTileRows<T> + row - rows.lane] = this->target_gradient[row];
     }
   }
 

@@ -105,6 +105,7 @@ struct RowOutput {
   char* data;
   Elements type;
   T* buffer;
+  bool stream;  // write past the caches
 
   CROSSENT_INLINE bool in_place() const { return sizeof(T) == 8 || type == Elements::f32; }
   CROSSENT_INLINE T* block(ptrdiff_t first) const { return in_place() ? (T*)data + first : buffer; }

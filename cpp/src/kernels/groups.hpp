@@ -6,11 +6,12 @@
 // An operation `Op` has the type Value (what it computes in: the elements of its rows are converted), and
 //   kInputs, kOutput                        how many row-shaped inputs; an output?
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
-//   live(lane)                              false: this row is not read, and its output is 0
-//   tile_step(tile, second, classes, kept)            first step on tiles; `kept` is memory for a number an element
-//   row_step(lane, x, second, classes, kept)          and on a row
+//   skips                                   some rows of the group are not to be read
+//   live(lane)                              false: this is one of them, and its output is 0
+//   tile_step(tiles)                                  first step on tiles
+//   row_step(lane, x, second, classes, kept)          and on a row; `kept` is memory for a number an element
 //   finish(count)                           per-row arithmetic
-//   tile_output(tile, second, classes, kept, out)     the output; `out` may be `tile` or `kept`
+//   tile_output(tiles, t, out)                        the output of tile t, which may take the place of its logits
 //   row_output(lane, x, second, classes, kept, out)   and on a row
 #pragma once
 
@@ -32,44 +33,66 @@ CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
   return classes * (ptrdiff_t)sizeof(T) <= kKeptBytes;
 }
 
+CROSSENT_INLINE ptrdiff_t between(ptrdiff_t low, ptrdiff_t value, ptrdiff_t high) {
+  return value < low ? low : value > high ? high : value;
+}
 template <class T>
 CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
-  const ptrdiff_t fitting = kGroupBytes / (classes * (ptrdiff_t)sizeof(T));
-  return fitting < 1 ? 1 : fitting < kGroup<T> ? fitting : kGroup<T>;
+  return between(1, kGroupBytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
+}
+CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? kShortTile : classes; }
+CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes) {
+  return between(1, kGroupBytes / (tile_classes(classes) * kVectorBytes), kGroupRows<float> / kTileRows<float>);
 }
 
-// Bytes of scratch for any kernel: three tiles and a tile of elements to convert, or kept exponentials and three blocks.
+// Bytes of scratch for any kernel: three tiles for each of a group and one of elements to convert; or kept exponentials and
+// three blocks.
 inline size_t scratch_bytes(ptrdiff_t classes) {
-  const size_t tiles = classes <= kBlock<float> ? (size_t)classes * kVectorBytes * 4 : 0;
-  const size_t kept = keeps_exponentials<float>(classes)
-                          ? (size_t)rows_per_group<double>(classes) * (classes * sizeof(double) + kVectorBytes)
-                          : 0;
-  const size_t rows = kept + 3 * kBlock<double> * sizeof(double);
-  return (tiles > rows ? tiles : rows) + kVectorBytes;
+  const ptrdiff_t tiles =
+      classes <= kBlock<float> ? (3 * tiles_per_group(classes) + 1) * tile_classes(classes) * kVectorBytes : 0;
+  const ptrdiff_t kept = keeps_exponentials<float>(classes)
+                             ? rows_per_group<double>(classes) * padded<double>(classes) * (ptrdiff_t)sizeof(double)
+                             : 0;
+  const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
+  return (size_t)(tiles > rows ? tiles : rows) + kVectorBytes;
 }
 
 template <class Op>
 CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   using T = typename Op::Value;
-  const ptrdiff_t size = run.classes * kGroup<T>;
-  T* tile = (T*)run.scratch;
-  T* kept = tile + size;
-  T* staging = kept + size;
-  T* second = staging + size;
-  for (ptrdiff_t first = 0; first < run.rows; first += kGroup<T>) {
-    const ptrdiff_t count = run.rows - first < kGroup<T> ? run.rows - first : kGroup<T>;
-    op.begin(first, count);
-    load_tile(run.input, first, count, run.classes, tile, staging);
-    if constexpr (Op::kInputs == 2) load_tile(run.second, first, count, run.classes, second, staging);
-    for (ptrdiff_t lane = 0; lane < count; ++lane) {
-      if (op.live(lane)) continue;
-      for (ptrdiff_t c = 0; c < run.classes; ++c) tile[c * kGroup<T> + lane] = 0;
+  const ptrdiff_t most = tiles_per_group(run.classes), size = tile_classes(run.classes) * kTileRows<T>;
+  T* staging = (T*)run.scratch;
+  T* logits = staging + size;
+  T* second = logits + most * size;
+  Tiles<T> tiles{most, run.classes, size, logits, second, second + most * size};
+  for (ptrdiff_t t = 0; t < most; ++t) {
+    for (ptrdiff_t i = run.classes * kTileRows<T>; i < size; i += kTileRows<T>) {
+      store(logits + t * size + i, splat((T)__builtin_nan("")));
+      store(tiles.kept + t * size + i, zero<T>());
     }
-    op.tile_step(tile, second, run.classes, kept);
+  }
+  for (ptrdiff_t first = 0; first < run.rows; first += most * kTileRows<T>) {
+    const ptrdiff_t left = run.rows - first, count = left < most * kTileRows<T> ? left : most * kTileRows<T>;
+    tiles.count = (count + kTileRows<T> - 1) / kTileRows<T>;
+    op.begin(first, count);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+      const ptrdiff_t lane = tiles.lane(t), rows = between(1, count - lane, kTileRows<T>);
+      T* tile = logits + t * size;
+      load_tile(run.input, first + lane, rows, run.classes, tile, staging);
+      if constexpr (Op::kInputs == 2) load_tile(run.second, first + lane, rows, run.classes, second + t * size, staging);
+      for (ptrdiff_t r = 0; op.skips && r < rows; ++r) {
+        if (op.live(lane + r)) continue;
+        for (ptrdiff_t c = 0; c < run.classes; ++c) tile[c * kTileRows<T> + r] = 0;
+      }
+    }
+    op.tile_step(tiles);
     op.finish(count);
     if constexpr (Op::kOutput) {
-      op.tile_output(tile, second, run.classes, kept, tile);
-      store_tile(tile, run.output, first, count, run.classes, staging);
+      for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+        const ptrdiff_t lane = tiles.lane(t);
+        op.tile_output(tiles, t, logits + t * size);
+        store_tile(logits + t * size, run.output, first + lane, between(1, count - lane, kTileRows<T>), run.classes, staging);
+      }
     }
   }
 }
@@ -96,7 +119,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
     if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
         const RowOutput<T> out{run.output.data + (first + lane) * run.output.row_stride, run.output.type,
-                               buffer + 2 * kBlock<T>};
+                               buffer + 2 * kBlock<T>, run.stream};
         if (op.live(lane)) {
           op.row_output(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
                         kept + lane * kept_stride, out);
@@ -119,6 +142,7 @@ void process(const RunType& run) {
     process_tiles(op, run);
   } else {
     process_rows(op, run);
+    if (run.stream) finish_stream();
   }
 }
 
@@ -129,31 +153,56 @@ struct OneRow {
   CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return splat(coefficient[lane]); }
 };
 template <class T>
-struct AllRows {
-  CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return load(coefficient); }
+struct TileOfRows {
+  ptrdiff_t lane;
+  CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return load(coefficient + lane); }
 };
 
-// Writes a row block by block: block(first) gives element(i, load), the elements of a vector from i of that block on.
+// Rows from this size on are written in whole cache lines, after a first vector that may be shorter.
+constexpr ptrdiff_t kAlignedBytes = 1024;
+
+// out[i] = element(i, load) for n elements; kStream: past the caches.
+template <bool kStream, class T, class Element>
+CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  ptrdiff_t i = 0;
+  if (n * (ptrdiff_t)sizeof(T) >= kAlignedBytes) {
+    i = (ptrdiff_t)(-(uintptr_t)out % kVectorBytes / sizeof(T));
+    if (i > 0) store_partial(out, i, element((ptrdiff_t)0, FullLoad{}));
+  }
+  const auto put = [&](ptrdiff_t at, Vec<T> v) CROSSENT_LAMBDA {
+    if constexpr (kStream) {
+      store_past_caches(out + at, v);
+    } else {
+      store(out + at, v);
+    }
+  };
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
+    put(i, a);
+    put(i + lanes, b);
+  }
+  for (; i + lanes <= n; i += lanes) put(i, element(i, FullLoad{}));
+  if (i < n) store_partial(out + i, n - i, element(i, PartialLoad{n - i}));
+}
+
+// Writes a row block by block: block(first, n) gives element(i, load), the elements of a vector from i of that block on.
 template <class T, class Block>
 CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block&& block) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
     const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
     const auto element = block(first, n);
     T* p = out.block(first);
-    ptrdiff_t i = 0;
-    for (; i + 2 * lanes <= n; i += 2 * lanes) {
-      const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
-      store(p + i, a);
-      store(p + i + lanes, b);
+    if (out.stream && n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0) {
+      write_block<true>(p, n, element);
+    } else {
+      write_block<false>(p, n, element);
     }
-    for (; i + lanes <= n; i += lanes) store(p + i, element(i, FullLoad{}));
-    if (i < n) store_partial(p + i, n - i, element(i, PartialLoad{n - i}));
     out.written(first, n);
   }
 }
 // The same over a tile, element(c) for all rows at once.
 template <class T, class F>
 CROSSENT_INLINE void write_tile(T* out, ptrdiff_t classes, F&& element) {
-  for (ptrdiff_t c = 0; c < classes; ++c) store(out + c * kGroup<T>, element(c));
+  for (ptrdiff_t c = 0; c < classes; ++c) store(out + c * kTileRows<T>, element(c));
 }

@@ -199,3 +199,37 @@ CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term
   }
   for (int s = 0; s < N; ++s) totals[s] = lane[s][0];
 }
+
+// The same for a tile of at most kShortTile classes, padded to so many with classes whose term is 0: no loop, no sums in
+// memory.
+constexpr ptrdiff_t kShortTile = 16;
+template <class T, class Term>
+CROSSENT_INLINE TileSum<T> sum_short_tile(Term&& term) {
+  const auto lane = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    TileSum<T> sum;
+    sum.set(term(c) + term(c + 8));
+    return sum;
+  };
+  const auto pair = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    TileSum<T> sum = lane(c);
+    sum.join(lane(c + 4));
+    return sum;
+  };
+  TileSum<T> even = pair(0), odd = pair(1);
+  even.join(pair(2));
+  odd.join(pair(3));
+  even.join(odd);
+  return even;
+}
+
+// The sum of results of rows as a pair.
+inline void sum_of_rows(const double* values, ptrdiff_t count, double* high, double* low) {
+  LaneSum<double> lanes;
+  lanes.clear();
+  ptrdiff_t i = 0;
+  for (; i + 8 <= count; i += 8) lanes.add(load(values + i));
+  if (i < count) lanes.add(load_partial(values + i, count - i, 0.0));
+  const Pair<double> total = lanes.total();
+  *high = total.high;
+  *low = total.low;
+}

@@ -16,17 +16,17 @@ struct FromStatistics {
   GroupStatistics<T> statistics;
 
   CROSSENT_INLINE explicit FromStatistics(const Run& r) : run(r), statistics{} {}
+  static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
-  CROSSENT_INLINE void tile_step(const T* tile, const T*, ptrdiff_t classes, T* kept) {
-    tile_statistics(tile, classes, kept, statistics);
-  }
+  CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics(tiles, statistics); }
   CROSSENT_INLINE void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T* kept) {
     row_step_by_blocks(lane, x, classes, kept, NoBlockStep{});
   }
   template <class Block>
   CROSSENT_INLINE void row_step_by_blocks(ptrdiff_t lane, RowInput<T> x, ptrdiff_t classes, T* kept, Block&& each_block) {
-    row_statistics<T>(x, classes, kKeep && keeps_exponentials<T>(classes) ? kept : nullptr, statistics, lane, each_block);
+    const char* out = run.output.data && !run.stream ? run.output.data + (first_row + lane) * run.output.row_stride : nullptr;
+    row_statistics<T>(x, classes, kKeep && keeps_exponentials<T>(classes) ? kept : nullptr, statistics, lane, out, each_block);
   }
 };
 
@@ -36,7 +36,7 @@ struct FromStatistics {
 template <class T>
 struct alignas(kVectorBytes) Scale {
   static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
-  T before[kGroup<T>], high[kGroup<T>], low[kGroup<T>];
+  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>];
   bool plain = true;  // all of `before` is 1
 
   CROSSENT_INLINE void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
@@ -126,9 +126,10 @@ struct Softmax : FromStatistics<T, true> {
       scale.set(lane, only_where<T>(t.valid, inverse_sum<T>(t)), statistics);
     }
   }
-  CROSSENT_INLINE void tile_output(const T*, const T*, ptrdiff_t classes, const T* kept, T* out) const {
-    const auto probability = scale.template pick<false>(AllRows<T>{});
-    write_tile(out, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kGroup<T>)); });
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
+    const T* kept = tiles.kept + t * tiles.size;
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T* kept,
                                   RowOutput<T> out) const {
@@ -147,7 +148,7 @@ struct LogSoftmax : FromStatistics<T, false> {
   static constexpr bool kOutput = true;
   using Base::Base;
   using Base::statistics;
-  alignas(kVectorBytes) T log_of_sum[kGroup<T>];
+  alignas(kVectorBytes) T log_of_sum[kGroupRows<T>];
 
   CROSSENT_SHARED void finish(ptrdiff_t count) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
@@ -155,9 +156,10 @@ struct LogSoftmax : FromStatistics<T, false> {
       store_rounded(log_of_sum + lane, select(t.valid, log_sum<T>(t), splat((double)__builtin_nan(""))));
     }
   }
-  CROSSENT_INLINE void tile_output(const T* tile, const T*, ptrdiff_t classes, const T*, T* out) const {
-    const Vec<T> max = load(statistics.max), log = load(log_of_sum);
-    write_tile(out, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kGroup<T>) - max) - log; });
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const Vec<T> max = load(statistics.max + tiles.lane(t)), log = load(log_of_sum + tiles.lane(t));
+    const T* tile = tiles.logits + t * tiles.size;
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T*,
                                   RowOutput<T> out) const {
@@ -180,9 +182,8 @@ struct LogSumExp : FromStatistics<T, false> {
   CROSSENT_SHARED void finish(ptrdiff_t count) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
-      double result[8];
-      store(result, select(t.valid, t.max + log_sum<T>(t), select(t.sum == t.sum, t.max, t.sum)));
-      for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) this->run.result[this->first_row + lane + i] = result[i];
+      const Vec<double> result = select(t.valid, t.max + log_sum<T>(t), select(t.sum == t.sum, t.max, t.sum));
+      store_up_to(this->run.result + this->first_row + lane, count - lane, result);
     }
   }
 };

@@ -4,16 +4,20 @@
 // exp(x - reference) may exceed 1 by this much before the reference moves up to the running maximum.
 constexpr double kGrowthLimit = 40;
 
+// Rows that are taken through each step together: several tiles, so that one can be worked on while another waits.
+template <class T>
+constexpr ptrdiff_t kGroupRows = 4 * kTileRows<T>;
+
 // One entry for each row of a group. The maximum stays out of the sum, so that the sum of a confident row keeps its bits:
 // sum of exp(x - max) = ties + (sum + sum_low) * 2**-bias.
 template <class T>
 struct alignas(kVectorBytes) GroupStatistics {
-  T max[kGroup<T>];
-  double ties[kGroup<T>];
-  double sum[kGroup<T>], sum_low[kGroup<T>];
+  T max[kGroupRows<T>];
+  double ties[kGroupRows<T>];
+  double sum[kGroupRows<T>], sum_low[kGroupRows<T>];
   // The exponentials that were kept are those of x - reference; exp(reference - max), as a pair, makes up for it.
-  double shift[kGroup<T>], shift_low[kGroup<T>];
-  bool kept_valid[kGroup<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
+  double shift[kGroupRows<T>], shift_low[kGroupRows<T>];
+  bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
 };
 
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
@@ -84,24 +88,25 @@ struct RowSum {
     ties = 0;
   }
 
-  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
+  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
     if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_exact)) {
       add_block_of_any(x, n, maxima, kept);
     } else if (kept) {
-      add_exponentials<true, false>(x, n, maxima, kept);
+      add_exponentials<true, false>(x, n, maxima, kept, soon);
     } else {
-      add_exponentials<false, false>(x, n, maxima, nullptr);
+      add_exponentials<false, false>(x, n, maxima, nullptr, soon);
     }
   }
   // Rare, so that it does without a loop of its own that keeps nothing.
   CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
     T unused[kBlock<T> + Vec<T>::kLanes];
-    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused);
+    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, (const char*)x);
   }
 
-  // kAny: for references beyond ExpConstants::largest_exact.
+  // kAny: for references beyond ExpConstants::largest_exact. `soon`: what will be written next to the row's results, brought
+  // into the cache meanwhile.
   template <bool kKeep, bool kAny>
-  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
+  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const Exponential<T> exponential(splat(reference));
     const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v) CROSSENT_LAMBDA {
@@ -121,6 +126,10 @@ struct RowSum {
     LaneSum<T> sum = lanes;
     ptrdiff_t i = 0;
     for (; i + kGroupElements<T> <= n; i += kGroupElements<T>) {
+      for (int line = 0; line < 4; ++line) {
+        __builtin_prefetch((const char*)(x + n + i) + line * kVectorBytes);
+        __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
+      }
       if (__builtin_expect(maxima.group_holds(i, m), 0)) {
         sum.add(last_group<1, T>(i, i + kGroupElements<T>, term_without_max).term[0]);
       } else {
@@ -157,7 +166,7 @@ struct RowSum {
 // vector. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in the cache.
 template <class T, class Block>
 CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* kept, GroupStatistics<T>& group, ptrdiff_t lane,
-                                    Block&& each_block) {
+                                    const char* out, Block&& each_block) {
   RowSum<T> row;
   BlockMaxima<T> maxima;
   row.lanes.clear();
@@ -167,49 +176,92 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
     maxima.find(block, n);
     row.grow_to(maxima.largest);
     each_block(first, n, block, row.max);
-    row.add_block(block, n, maxima, kept ? kept + first : nullptr);
+    const char* soon = out ? out + first * sizeof(T) : (const char*)block;
+    row.add_block(block, n, maxima, kept ? kept + first : nullptr, soon);
   }
   row.write(group, lane, kept != nullptr);
 }
 
+// The tiles of a group. Row r of tile t is row t * kTileRows + r of the group.
 template <class T>
-CROSSENT_SHARED Vec<T> tile_max(const T* tile, ptrdiff_t classes) {
-  Vec<T> a = splat((T)-__builtin_inf()), b = a;
-  ptrdiff_t c = 0;
-  for (; c + 2 <= classes; c += 2) {
-    a = max_or_second(load(tile + c * kGroup<T>), a);
-    b = max_or_second(load(tile + (c + 1) * kGroup<T>), b);
+struct Tiles {
+  ptrdiff_t count, classes, size;  // size: elements from one tile to the next
+  const T *logits, *second;        // second: where an operation has such
+  T* kept;                         // room for a number an element
+  CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
+};
+
+template <class T>
+CROSSENT_INLINE void tile_maxima(const Tiles<T>& tiles, T* max) {
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T* tile = tiles.logits + t * tiles.size;
+    Vec<T> a = splat((T)-__builtin_inf()), b = a;
+    ptrdiff_t c = 0;
+    for (; c + 2 <= tiles.classes; c += 2) {
+      a = max_or_second(load(tile + c * kTileRows<T>), a);
+      b = max_or_second(load(tile + (c + 1) * kTileRows<T>), b);
+    }
+    if (c < tiles.classes) a = max_or_second(load(tile + c * kTileRows<T>), a);
+    store(max + tiles.lane(t), max_or_second(a, b));
   }
-  if (c < classes) a = max_or_second(load(tile + c * kGroup<T>), a);
-  return max_or_second(a, b);
 }
 
-// The same for a tile of at most kBlock classes: kept = exp(x - max) * 2**bias of each element.
+// kept = exp(x - max) * 2**bias of each element, the origin being 0 where the maximum is -inf.
 template <class T>
-CROSSENT_SHARED void tile_statistics(const T* tile, ptrdiff_t classes, T* kept, GroupStatistics<T>& group) {
-  const Vec<T> m = tile_max(tile, classes);
-  const Vec<T> lowest = splat((T)-__builtin_inf()), one = splat((T)1), none = zero<T>();
-  const Vec<T> origin = select(m > lowest, m, none);
-  const Exponential<T> exponential(origin);
-  const T largest = largest_lane(max_or_second(origin, none - origin));
-  if (largest <= ExpConstants<T>::largest_exact) {
-    for (ptrdiff_t c = 0; c < classes; ++c) store(kept + c * kGroup<T>, exponential(load(tile + c * kGroup<T>)));
-  } else {
-    for (ptrdiff_t c = 0; c < classes; ++c) store(kept + c * kGroup<T>, exponential.of_any(load(tile + c * kGroup<T>)));
+CROSSENT_INLINE void tile_exponentials(const Tiles<T>& tiles, const T* max) {
+  const Vec<T> lowest = splat((T)-__builtin_inf()), none = zero<T>();
+  const auto origin = [&](ptrdiff_t t) CROSSENT_LAMBDA {
+    const Vec<T> m = load(max + tiles.lane(t));
+    return select(m > lowest, m, none);
+  };
+  Vec<T> largest = none;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) largest = max_or_second(origin(t), max_or_second(none - origin(t), largest));
+  const bool ordinary = largest_lane(largest) <= ExpConstants<T>::largest_exact;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const Exponential<T> exponential(origin(t));
+    const T* tile = tiles.logits + t * tiles.size;
+    T* kept = tiles.kept + t * tiles.size;
+    if (ordinary) {
+      for (ptrdiff_t c = 0; c < tiles.classes; ++c) store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+    } else {
+      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+        store(kept + c * kTileRows<T>, exponential.of_any(load(tile + c * kTileRows<T>)));
+      }
+    }
   }
-  Vec<T> at_max = none;
-  TileSum<T> sum;
-  sum_tile<1>(&sum, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    const Mask<T> is_max = load(tile + c * kGroup<T>) == m;
-    at_max = at_max + select(is_max, one, none);
-    return Terms<T, 1>{{select(is_max, none, load(kept + c * kGroup<T>))}};
-  });
-  store(group.max, m);
-  sum.write(group.sum, group.sum_low);
-  store_as_double(group.ties, at_max);
-  fill(group.shift, kGroup<T>, 1.0);
-  fill(group.shift_low, kGroup<T>, 0.0);
-  __builtin_memset(group.kept_valid, 1, sizeof group.kept_valid);
+}
+
+// The statistics of the rows of tiles of at most kBlock classes; their exponentials are kept. Each step goes over all tiles, so
+// that there is always something to compute. Up to kShortTile classes there is NaN in `logits` and 0 in `kept` for those that
+// are missing.
+template <class T>
+CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  tile_maxima(tiles, group.max);
+  tile_exponentials(tiles, group.max);
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
+    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
+      at_max = at_max + select(is_max, one, none);
+      return select(is_max, none, load(kept + c * kTileRows<T>));
+    };
+    TileSum<T> sum;
+    if (tiles.classes <= kShortTile) {
+      sum = sum_short_tile<T>(term);
+    } else {
+      sum_tile<1>(&sum, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });
+    }
+    const ptrdiff_t lane = tiles.lane(t);
+    sum.write(group.sum + lane, group.sum_low + lane);
+    store_as_double(group.ties + lane, at_max);
+  }
+  const ptrdiff_t rows = tiles.lane(tiles.count);
+  fill(group.shift, rows, 1.0);
+  fill(group.shift_low, rows, 0.0);
+  __builtin_memset(group.kept_valid, 1, rows);
 }
 
 // What follows from the statistics, for 8 rows at a time.

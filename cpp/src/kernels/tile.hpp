@@ -1,10 +1,10 @@
 // Tiles: a group of rows transposed, so that a vector holds one class of all rows. Tile element (class c, row r) is
-// tile[c * kGroup + r]. Used for short rows, and where adjacent rows are adjacent in memory (class axis not the last).
+// tile[c * kTileRows + r]. Used for short rows, and where adjacent rows are adjacent in memory (class axis not the last).
 #pragma once
 
-// Rows handled together: as many as a vector has lanes, so that per-row arithmetic is vectorized across them.
+// Rows of a tile: as many as a vector has lanes, so that per-row arithmetic is vectorized across them.
 template <class T>
-constexpr ptrdiff_t kGroup = Vec<T>::kLanes;
+constexpr ptrdiff_t kTileRows = Vec<T>::kLanes;
 
 // 16-byte chunks: four floats or two doubles of a row.
 template <class T>
@@ -32,19 +32,19 @@ CROSSENT_INLINE void for_each_chunk(ptrdiff_t classes, F&& f) {
   if (classes % kChunk<T> != 0) f(classes - kChunk<T>);
 }
 
-// kGroup rows of `classes` >= kChunk contiguous elements -> tile.
+// kTileRows rows of `classes` >= kChunk contiguous elements -> tile.
 template <class T>
 CROSSENT_INLINE void transpose_to_tile(const char* const* row, ptrdiff_t classes, T* tile) {
   using Native = typename Vec<T>::Native;
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    for (ptrdiff_t first = 0; first < kGroup<T>; first += Vec<T>::kNativeLanes) {
+    for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
       Native v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
         v[i] = (Native)load_chunks(row + first + i, kChunk<T>, c * (ptrdiff_t)sizeof(T));
       }
       transpose_chunks(v);
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        *(typename NativeOf<T>::unaligned*)(tile + (c + i) * kGroup<T> + first) = v[i];
+        *(typename NativeOf<T>::unaligned*)(tile + (c + i) * kTileRows<T> + first) = v[i];
       }
     }
   });
@@ -53,10 +53,10 @@ template <class T>
 CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* const* row) {
   using Native = typename Vec<T>::Native;
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    for (ptrdiff_t first = 0; first < kGroup<T>; first += Vec<T>::kNativeLanes) {
+    for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
       Native v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        v[i] = *(const typename NativeOf<T>::unaligned*)(tile + (c + i) * kGroup<T> + first);
+        v[i] = *(const typename NativeOf<T>::unaligned*)(tile + (c + i) * kTileRows<T> + first);
       }
       transpose_chunks(v);
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
@@ -72,16 +72,16 @@ CROSSENT_INLINE void load_columns(const S*, const Operand& a, const char* base, 
   if (a.row_stride == (ptrdiff_t)sizeof(S)) {
     for (ptrdiff_t c = 0; c < classes; ++c) {
       const S* p = (const S*)(base + c * a.class_stride);
-      store(tile + c * kGroup<T>, count == kGroup<T> ? load(p) : load_some(p, count));
+      store(tile + c * kTileRows<T>, count == kTileRows<T> ? load(p) : load_some(p, count));
     }
     return;
   }
   for (ptrdiff_t c = 0; c < classes; ++c) {
-    S lane[kGroup<T>];
-    for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
+    S lane[kTileRows<T>];
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
       lane[r] = load_element<S>(base + (r < count ? r : count - 1) * a.row_stride + c * a.class_stride);
     }
-    store(tile + c * kGroup<T>, load(lane));
+    store(tile + c * kTileRows<T>, load(lane));
   }
 }
 template <class S, class T>
@@ -89,8 +89,8 @@ CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t c
   if (a.row_stride == (ptrdiff_t)sizeof(S)) {
     for (ptrdiff_t c = 0; c < classes; ++c) {
       S* p = (S*)(base + c * a.class_stride);
-      const Vec<T> v = load(tile + c * kGroup<T>);
-      if (count == kGroup<T>) {
+      const Vec<T> v = load(tile + c * kTileRows<T>);
+      if (count == kTileRows<T>) {
         store(p, v);
       } else {
         store_some(p, count, v);
@@ -99,8 +99,8 @@ CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t c
     return;
   }
   for (ptrdiff_t c = 0; c < classes; ++c) {
-    S lane[kGroup<T>];
-    store(lane, load(tile + c * kGroup<T>));
+    S lane[kTileRows<T>];
+    store(lane, load(tile + c * kTileRows<T>));
     for (ptrdiff_t r = 0; r < count; ++r) {
       __builtin_memcpy(base + r * a.row_stride + c * a.class_stride, &lane[r], sizeof(S));
     }
@@ -108,7 +108,7 @@ CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t c
 }
 
 // Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold some number. `staging` holds
-// kGroup * classes elements.
+// kTileRows * classes elements.
 template <class T>
 CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
   const char* base = a.data + first * a.row_stride;
@@ -128,8 +128,8 @@ CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t coun
       stride = classes * (ptrdiff_t)sizeof(T);
     }
   }
-  const char* row[kGroup<T>];
-  for (ptrdiff_t r = 0; r < kGroup<T>; ++r) row[r] = base + (r < count ? r : count - 1) * stride;
+  const char* row[kTileRows<T>];
+  for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) row[r] = base + (r < count ? r : count - 1) * stride;
   transpose_to_tile(row, classes, tile);
 }
 
@@ -143,8 +143,8 @@ CROSSENT_SHARED void store_tile(const T* tile, const Operand& a, ptrdiff_t first
     return;
   }
   const bool in_place = a.type == Elements::f64 || a.type == Elements::f32;
-  char* row[kGroup<T>];
-  for (ptrdiff_t r = 0; r < kGroup<T>; ++r) {
+  char* row[kTileRows<T>];
+  for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
     row[r] = in_place && r < count ? base + r * a.row_stride : (char*)(staging + r * classes);
   }
   transpose_from_tile(tile, classes, row);

@@ -35,6 +35,10 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)a)); }
 
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm256_stream_ps(p, (__m256)a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm256_stream_pd(p, (__m256d)a); }
+CROSSENT_INLINE void finish_stream() { _mm_sfence(); }
+
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
 }

@@ -42,6 +42,10 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)a)); }
 
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm512_stream_ps(p, (__m512)a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm512_stream_pd(p, (__m512d)a); }
+CROSSENT_INLINE void finish_stream() { _mm_sfence(); }
+
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
 }

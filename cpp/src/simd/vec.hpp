@@ -190,6 +190,12 @@ CROSSENT_INLINE void store(BFloat16* p, Vec<float> a) {
   });
 }
 
+// Past the caches, to an address that is a multiple of kVectorBytes.
+template <class T>
+CROSSENT_INLINE void store_past_caches(T* p, Vec<T> a) {
+  for_each_part([&](int i) CROSSENT_LAMBDA { store_stream(p + i * Vec<T>::kNativeLanes, a.part[i]); });
+}
+
 // The first `count` elements, the other lanes `fill`. Touches nothing else in memory.
 template <class T>
 CROSSENT_INLINE Vec<T> load_partial(const T* p, ptrdiff_t count, T fill) {
@@ -203,6 +209,16 @@ template <class T>
 CROSSENT_INLINE void store_partial(T* p, ptrdiff_t count, Vec<T> a) {
   for_each_part(
       [&](int i) CROSSENT_LAMBDA { store_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, a.part[i]); });
+}
+
+// The same, or all where there are as many.
+template <class T>
+CROSSENT_INLINE void store_up_to(T* p, ptrdiff_t count, Vec<T> a) {
+  if (count >= Vec<T>::kLanes) {
+    store(p, a);
+  } else {
+    store_partial(p, count, a);
+  }
 }
 
 // 16 floats as two vectors of 8 doubles.

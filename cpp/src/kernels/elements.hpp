@@ -63,6 +63,18 @@ CROSSENT_SHARED void convert_from_compute(Elements type, const float* source, pt
   if (type == Elements::bf16) convert(source, n, (BFloat16*)target);
 }
 
+// Rows of a 16-bit type, `stride` bytes apart, as adjacent rows of float32, and back.
+CROSSENT_INLINE void rows_to_compute(Elements type, const char* rows, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t classes,
+                                     float* target) {
+  if (stride == classes * element_size(type)) return convert_to_compute(type, rows, count * classes, target);
+  for (ptrdiff_t r = 0; r < count; ++r) convert_to_compute(type, rows + r * stride, classes, target + r * classes);
+}
+CROSSENT_INLINE void rows_from_compute(Elements type, const float* source, ptrdiff_t count, ptrdiff_t classes, char* rows,
+                                       ptrdiff_t stride) {
+  if (stride == classes * element_size(type)) return convert_from_compute(type, source, count * classes, rows);
+  for (ptrdiff_t r = 0; r < count; ++r) convert_from_compute(type, source + r * classes, classes, rows + r * stride);
+}
+
 CROSSENT_SHARED float one_to_compute(Elements type, const char* p) {
   float value = 0;
   if (type == Elements::f32) {

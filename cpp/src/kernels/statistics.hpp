@@ -188,6 +188,7 @@ struct Tiles {
   ptrdiff_t count, classes, size;  // size: elements from one tile to the next
   const T *logits, *second;        // second: where an operation has such
   T* kept;                         // room for a number an element
+  const char *ahead, *soon;        // what will be read and written next, as many cache lines as there are vectors
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
 };
 
@@ -222,7 +223,12 @@ CROSSENT_INLINE void tile_exponentials(const Tiles<T>& tiles, const T* max) {
     const T* tile = tiles.logits + t * tiles.size;
     T* kept = tiles.kept + t * tiles.size;
     if (ordinary) {
-      for (ptrdiff_t c = 0; c < tiles.classes; ++c) store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+      const ptrdiff_t line = t * tiles.classes * kVectorBytes;
+      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+        __builtin_prefetch(tiles.ahead + line + c * kVectorBytes);
+        __builtin_prefetch(tiles.soon + line + c * kVectorBytes, 1);
+        store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+      }
     } else {
       for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
         store(kept + c * kTileRows<T>, exponential.of_any(load(tile + c * kTileRows<T>)));

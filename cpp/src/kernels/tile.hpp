@@ -32,15 +32,15 @@ CROSSENT_INLINE void for_each_chunk(ptrdiff_t classes, F&& f) {
   if (classes % kChunk<T> != 0) f(classes - kChunk<T>);
 }
 
-// kTileRows rows of `classes` >= kChunk contiguous elements -> tile.
+// kTileRows rows of `classes` >= kChunk contiguous elements, `stride` bytes apart -> tile.
 template <class T>
-CROSSENT_INLINE void transpose_to_tile(const char* const* row, ptrdiff_t classes, T* tile) {
+CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdiff_t classes, T* tile) {
   using Native = typename Vec<T>::Native;
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
     for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
       Native v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        v[i] = (Native)load_chunks(row + first + i, kChunk<T>, c * (ptrdiff_t)sizeof(T));
+        v[i] = (Native)load_chunks(rows + (first + i) * stride + c * (ptrdiff_t)sizeof(T), kChunk<T> * stride);
       }
       transpose_chunks(v);
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
@@ -50,7 +50,7 @@ CROSSENT_INLINE void transpose_to_tile(const char* const* row, ptrdiff_t classes
   });
 }
 template <class T>
-CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* const* row) {
+CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* rows, ptrdiff_t stride) {
   using Native = typename Vec<T>::Native;
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
     for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
@@ -60,7 +60,7 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
       }
       transpose_chunks(v);
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        store_chunks(row + first + i, kChunk<T>, c * (ptrdiff_t)sizeof(T), (NativeFloat)v[i]);
+        store_chunks(rows + (first + i) * stride + c * (ptrdiff_t)sizeof(T), kChunk<T> * stride, (NativeFloat)v[i]);
       }
     }
   });
@@ -107,6 +107,12 @@ CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t c
   }
 }
 
+// Copies rows of `bytes` bytes.
+CROSSENT_INLINE void copy_rows(const char* from, ptrdiff_t from_stride, char* to, ptrdiff_t to_stride, ptrdiff_t rows,
+                               ptrdiff_t bytes) {
+  for (ptrdiff_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, bytes);
+}
+
 // Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold some number. `staging` holds
 // kTileRows * classes elements.
 template <class T>
@@ -116,21 +122,15 @@ CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t coun
     with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_columns(typed, a, base, count, classes, tile); });
     return;
   }
-  ptrdiff_t stride = a.row_stride;
-  if constexpr (sizeof(T) == 4) {
-    if (a.type != Elements::f32) {
-      if (stride == classes * element_size(a.type)) {
-        convert_to_compute(a.type, base, count * classes, staging);
-      } else {
-        for (ptrdiff_t r = 0; r < count; ++r) convert_to_compute(a.type, base + r * stride, classes, staging + r * classes);
-      }
-      base = (const char*)staging;
-      stride = classes * (ptrdiff_t)sizeof(T);
-    }
+  const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
+  if (element_size(a.type) != (ptrdiff_t)sizeof(T)) {
+    if constexpr (sizeof(T) == 4) rows_to_compute(a.type, base, a.row_stride, count, classes, staging);
+  } else if (count < kTileRows<T>) {
+    copy_rows(base, a.row_stride, (char*)staging, staged_stride, count, staged_stride);
+  } else {
+    return transpose_to_tile(base, a.row_stride, classes, tile);
   }
-  const char* row[kTileRows<T>];
-  for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) row[r] = base + (r < count ? r : count - 1) * stride;
-  transpose_to_tile(row, classes, tile);
+  transpose_to_tile((const char*)staging, staged_stride, classes, tile);
 }
 
 // The reverse; lanes beyond `count` are dropped.
@@ -142,19 +142,13 @@ CROSSENT_SHARED void store_tile(const T* tile, const Operand& a, ptrdiff_t first
     with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { store_columns(typed, a, base, count, classes, tile); });
     return;
   }
-  const bool in_place = a.type == Elements::f64 || a.type == Elements::f32;
-  char* row[kTileRows<T>];
-  for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
-    row[r] = in_place && r < count ? base + r * a.row_stride : (char*)(staging + r * classes);
-  }
-  transpose_from_tile(tile, classes, row);
-  if constexpr (sizeof(T) == 4) {
-    if (in_place) return;
-    if (a.row_stride == classes * element_size(a.type)) {
-      convert_from_compute(a.type, staging, count * classes, base);
-    } else {
-      for (ptrdiff_t r = 0; r < count; ++r)
-        convert_from_compute(a.type, staging + r * classes, classes, base + r * a.row_stride);
-    }
+  const bool converts = element_size(a.type) != (ptrdiff_t)sizeof(T);
+  if (!converts && count == kTileRows<T>) return transpose_from_tile(tile, classes, base, a.row_stride);
+  const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
+  transpose_from_tile(tile, classes, (char*)staging, staged_stride);
+  if (!converts) {
+    copy_rows((const char*)staging, staged_stride, base, a.row_stride, count, staged_stride);
+  } else if constexpr (sizeof(T) == 4) {
+    rows_from_compute(a.type, staging, count, classes, base, a.row_stride);
   }
 }

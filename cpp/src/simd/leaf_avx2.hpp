@@ -89,12 +89,12 @@ CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
   return (NativeDouble)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
 }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
-  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset)));
-  return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(row[step] + offset)), 1);
+// Chunk k of the vector is the 16 bytes at p + k * step.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
+  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)p));
+  return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(p + step)), 1);
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
-  _mm_storeu_ps((float*)(row[0] + offset), _mm256_castps256_ps128((__m256)a));
-  _mm_storeu_ps((float*)(row[step] + offset), _mm256_extractf128_ps((__m256)a, 1));
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  _mm_storeu_ps((float*)p, _mm256_castps256_ps128((__m256)a));
+  _mm_storeu_ps((float*)(p + step), _mm256_extractf128_ps((__m256)a, 1));
 }

@@ -90,17 +90,17 @@ CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
   return (NativeDouble)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
 }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
-  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset))),
-                                          _mm_loadu_ps((const float*)(row[step] + offset)), 1);
-  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[2 * step] + offset))),
-                                           _mm_loadu_ps((const float*)(row[3 * step] + offset)), 1);
+// Chunk k of the vector is the 16 bytes at p + k * step.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
+  const __m256 low =
+      _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)p)), _mm_loadu_ps((const float*)(p + step)), 1);
+  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(p + 2 * step))),
+                                           _mm_loadu_ps((const float*)(p + 3 * step)), 1);
   return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
-  _mm_storeu_ps((float*)(row[0] + offset), _mm512_castps512_ps128((__m512)a));
-  _mm_storeu_ps((float*)(row[step] + offset), _mm512_extractf32x4_ps((__m512)a, 1));
-  _mm_storeu_ps((float*)(row[2 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 2));
-  _mm_storeu_ps((float*)(row[3 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 3));
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  _mm_storeu_ps((float*)p, _mm512_castps512_ps128((__m512)a));
+  _mm_storeu_ps((float*)(p + step), _mm512_extractf32x4_ps((__m512)a, 1));
+  _mm_storeu_ps((float*)(p + 2 * step), _mm512_extractf32x4_ps((__m512)a, 2));
+  _mm_storeu_ps((float*)(p + 3 * step), _mm512_extractf32x4_ps((__m512)a, 3));
 }

@@ -67,12 +67,10 @@ CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { retu
 CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
 CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {
+// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   NativeFloat a;
-  __builtin_memcpy(&a, row[0] + offset, sizeof a);
+  __builtin_memcpy(&a, p, sizeof a);
   return a;
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
-  __builtin_memcpy(row[0] + offset, &a, sizeof a);
-}
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }

@@ -1,6 +1,5 @@
 // Drivers of cross_entropy: the loss, its gradient, or both from one pass over the logits.
 #include <algorithm>
-#include <iterator>
 #include <mutex>
 
 #include "dispatch.hpp"
@@ -107,7 +106,7 @@ class CrossEntropyCall {
     const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
       ExactSum part;
       RowNumbers numbers;
-      prepare(numbers);
+      prepare(numbers, std::min(feeder.block_rows(), space_.rows()));
       for (std::ptrdiff_t block = first; block < end; ++block) {
         run_block(feeder, block, scratch, distribution, kernel, numbers, part);
       }
@@ -133,11 +132,12 @@ class CrossEntropyCall {
     double target_weight[kMaxBlockRows + kRowPadding], gradient_scale[kMaxBlockRows + kRowPadding], loss[kMaxBlockRows];
   };
   // Those that are the same for all rows.
-  void prepare(RowNumbers& numbers) const {
-    std::fill(std::begin(numbers.target_weight), std::end(numbers.target_weight), 1 - problem_.smoothing());
-    std::fill(std::begin(numbers.gradient_scale), std::end(numbers.gradient_scale),
-              problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0));
+  void prepare(RowNumbers& numbers, std::ptrdiff_t rows) const {
+    const std::ptrdiff_t count = rows + kRowPadding;
+    std::fill(numbers.target_weight, numbers.target_weight + count, 1 - problem_.smoothing());
+    std::fill(numbers.gradient_scale, numbers.gradient_scale + count, common_scale());
   }
+  double common_scale() const { return problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0); }
 
   void run_block(const RowFeeder& feeder, std::ptrdiff_t block, char* scratch, const TargetDistribution& distribution,
                  CrossEntropyKernel kernel, RowNumbers& numbers, ExactSum& sum) const {
@@ -151,9 +151,8 @@ class CrossEntropyCall {
       if (skips || problem_.has_weight()) problem_.target_weights(count, target, numbers.target_weight);
     }
     if (skips && wanted_.out) {
-      const double every = problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0);
       for (std::ptrdiff_t i = 0; i < count; ++i) {
-        if (upstream_ < 0) numbers.gradient_scale[i] = every;
+        if (upstream_ < 0) numbers.gradient_scale[i] = common_scale();
         if (target[i] < 0) numbers.gradient_scale[i] = 0;
       }
     }

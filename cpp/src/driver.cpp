@@ -81,7 +81,8 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     second_dtype_ = right_dtype ? given : wanted;
   }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
-  if (direct_ && operands.output >= 0) {
+  // Results of 16 bits are converted from the cache.
+  if (direct_ && operands.output >= 0 && item_size(space.dtype(operands.output)) > 2) {
     const std::ptrdiff_t row_bytes = classes * item_size(space.dtype(operands.output));
     stream_ = row_bytes >= kStreamRowBytes && space.rows() * row_bytes >= kStreamBytes;
   }

@@ -39,8 +39,8 @@ struct Backward {
     sum[lane] = total.high;
     sum_low[lane] = total.low;
   }
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
-    for (ptrdiff_t lane = 0; lane < count; ++lane) {
+  CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; ++lane) {
       const double value = sum[lane] + sum_low[lane];
       high[lane] = (T)value;
       low[lane] = sizeof(T) == 8 ? (T)((sum[lane] - value) + sum_low[lane]) : (T)(value - (double)high[lane]);

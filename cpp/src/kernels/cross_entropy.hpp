@@ -237,15 +237,15 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t lanes) {
     if constexpr (kGradient && kIndex) {
       // The exponential of the target, for now.
-      for (ptrdiff_t lane = 0; lane < count; lane += kTileRows<T>) {
+      for (ptrdiff_t lane = 0; lane < lanes; lane += kTileRows<T>) {
         const Exponential<T> exponential(load(statistics.max + lane));
         store(this->target_gradient + lane, exponential.of_any(load(this->target_logit + lane)));
       }
     }
-    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
       this->write_loss(t, this->first_row, lane, count);
       if constexpr (kGradient) this->prepare_gradient(t, statistics, lane);

@@ -10,7 +10,9 @@
 //   live(lane)                              false: this is one of them, and its output is 0
 //   tile_step(tiles)                                  first step on tiles
 //   row_step(lane, x, second, classes, kept)          and on a row; `kept` is memory for a number an element
-//   finish(count)                           per-row arithmetic
+//   finish(count, lanes)                    per-row arithmetic; of a last tile also on the lanes beyond the rows, whose output
+//   would
+//                                           be slow to compute from garbage (subnormal numbers)
 //   tile_output(tiles, t, out)                        the output of tile t, which may take the place of its logits
 //   row_output(lane, x, second, classes, kept, out)   and on a row
 #pragma once
@@ -98,7 +100,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
       }
     }
     op.tile_step(tiles);
-    op.finish(count);
+    op.finish(count, tiles.lane(tiles.count));
     if constexpr (Op::kOutput) {
       for (ptrdiff_t t = 0; t < tiles.count; ++t) {
         const ptrdiff_t lane = tiles.lane(t);
@@ -127,7 +129,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
       op.row_step(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
                   kept + lane * kept_stride);
     }
-    op.finish(count);
+    op.finish(count, count);
     if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
         const RowOutput<T> out{run.output.data + (first + lane) * run.output.row_stride, run.output.type,

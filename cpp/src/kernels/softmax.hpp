@@ -33,10 +33,12 @@ struct FromStatistics {
 // The factor that turns a kept exponential into what a kernel returns: factor * p, p = e * 2**-bias * inverse * shift.
 // Two numbers for float32; for float64 `low` carries what `high` lacks, without which softmax would be 3.04 ULP off, not 2.2.
 // `before` is 1 but for a factor so small that `high` would be subnormal: then it takes the bias away first.
+// Exponentials below `subnormal` give subnormal results, which some processors compute a hundred times slower: those results
+// are made as whole numbers of the smallest one instead.
 template <class T>
 struct alignas(kVectorBytes) Scale {
   static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
-  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>];
+  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>], subnormal[kGroupRows<T>];
   bool plain = true;  // all of `before` is 1
 
   CROSSENT_INLINE void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
@@ -47,6 +49,8 @@ struct alignas(kVectorBytes) Scale {
     const Vec<double> first = select(is_tiny, unbias, splat(1.0));
     store_rounded(before + lane, first);
     store_rounded(high + lane, select(is_tiny, value, unbiased));
+    const Vec<double> magnitude = select(unbiased < none, none - unbiased, unbiased);
+    store_rounded(subnormal + lane, select(is_tiny, none, splat((double)Smallest<T>::normal) / magnitude));
     plain = (lane == 0 || plain) && !any_equal(first, unbias);
     if constexpr (sizeof(T) == 8) {
       const Vec<double> value_low = fma(factor.low, shift, fma(factor.high, shift_low, product_error(factor.high, shift)));
@@ -58,8 +62,14 @@ struct alignas(kVectorBytes) Scale {
   // factor * p of an exponential, and the same plus an addend.
   template <bool kPlain>
   struct Scaled {
-    Vec<T> before, high, low;
+    Vec<T> before, high, low, subnormal;
     CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const {
+      if (__builtin_expect(any_less(e, subnormal), 0)) {
+        return select(e < subnormal, multiples_of_smallest(e, high), product(max_or_second(e, subnormal)));
+      }
+      return product(e);
+    }
+    CROSSENT_INLINE Vec<T> product(Vec<T> e) const {
       const Vec<T> unbiased = kPlain ? e : e * before;
       return sizeof(T) == 8 ? fma(unbiased, high, unbiased * low) : unbiased * high;
     }
@@ -70,7 +80,7 @@ struct alignas(kVectorBytes) Scale {
   };
   template <bool kPlain, class Rows>
   CROSSENT_INLINE Scaled<kPlain> pick(Rows rows) const {
-    return {rows(before), rows(high), rows(low)};
+    return {rows(before), rows(high), rows(low), rows(subnormal)};
   }
   // Calls write(scaled) with the one of the two that serves.
   template <class Rows, class Write>
@@ -120,8 +130,8 @@ struct Softmax : FromStatistics<T, true> {
   using Base::statistics;
   Scale<T> scale;
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
-    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+  CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
       scale.set(lane, only_where<T>(t.valid, inverse_sum<T>(t)), statistics);
     }
@@ -150,8 +160,8 @@ struct LogSoftmax : FromStatistics<T, false> {
   using Base::statistics;
   alignas(kVectorBytes) T log_of_sum[kGroupRows<T>];
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
-    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+  CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
       store_rounded(log_of_sum + lane, select(t.valid, log_sum<T>(t), splat((double)__builtin_nan(""))));
     }
@@ -179,7 +189,7 @@ struct LogSumExp : FromStatistics<T, false> {
   using Base::Base;
   using Base::statistics;
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
       const Vec<double> result = select(t.valid, t.max + log_sum<T>(t), select(t.sum == t.sum, t.max, t.sum));

@@ -113,7 +113,7 @@ CROSSENT_INLINE void copy_rows(const char* from, ptrdiff_t from_stride, char* to
   for (ptrdiff_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, bytes);
 }
 
-// Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold some number. `staging` holds
+// Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold 0 or the last row. `staging` holds
 // kTileRows * classes elements.
 template <class T>
 CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
@@ -130,6 +130,7 @@ CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t coun
   } else {
     return transpose_to_tile(base, a.row_stride, classes, tile);
   }
+  __builtin_memset(staging + count * classes, 0, (kTileRows<T> - count) * staged_stride);
   transpose_to_tile((const char*)staging, staged_stride, classes, tile);
 }
 

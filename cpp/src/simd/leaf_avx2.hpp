@@ -19,6 +19,12 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
   return sum_error_by_parts(a, b, sum);
 }
 
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_LT_OQ)) != 0;
+}
 CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
   return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_EQ_OQ)) != 0;
 }

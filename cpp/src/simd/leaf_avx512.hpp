@@ -26,6 +26,12 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
   return (NativeDouble)smaller - (sum - (NativeDouble)larger);
 }
 
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ) != 0;
+}
 CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
   return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) != 0;
 }

@@ -18,6 +18,12 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
 }
 
 #if defined(__SSE2__)
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm_movemask_ps(_mm_cmplt_ps((__m128)a, (__m128)b)) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm_movemask_pd(_mm_cmplt_pd((__m128d)a, (__m128d)b)) != 0;
+}
 CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
   return _mm_movemask_ps(_mm_cmpeq_ps((__m128)a, (__m128)b)) != 0;
 }
@@ -29,6 +35,10 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm_cvtps_pd(_mm_movehl_ps((__m128)a, (__m128)a));
 }
 #else
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return a[0] < b[0] || a[1] < b[1] || a[2] < b[2] || a[3] < b[3];
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) { return a[0] < b[0] || a[1] < b[1]; }
 CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
   return a[0] == b[0] || a[1] == b[1] || a[2] == b[2] || a[3] == b[3];
 }

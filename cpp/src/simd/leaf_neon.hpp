@@ -19,6 +19,8 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
   return sum_error_by_parts(a, b, sum);
 }
 
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) { return vmaxvq_u32((uint32x4_t)(a < b)) != 0; }
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) { return vmaxvq_u32((uint32x4_t)(a < b)) != 0; }
 CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
 CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
 

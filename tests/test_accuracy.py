@@ -135,30 +135,30 @@ def test_reduced_losses(dtype):
 TINY = {"float16": -8, "bfloat16": -16, "float32": -20, "float64": -40}  # exp of it vanishes beside 1 in that dtype
 
 
+def assert_first_and_rest(result, exact_first, exact_rest, ulps, note):
+    """`result` must have exact_first in its first place and exact_rest in all others, of which the extremes are compared."""
+    first, rest = result.ravel()[:1], result.ravel()[1:]
+    assert_ulps(first, [exact_first], ulps[0], note=f"{note}, first class")
+    assert_ulps(np.array([rest.min(), rest.max()]), [exact_rest] * 2, ulps[1], note=f"{note}, the other classes")
+
+
 def assert_large_row(classes, dtype, arrange, axis):
     """All functions of a row of equal logits, and of one large and many tiny terms, laid out by `arrange`."""
-    gap = TINY[dtype.name]
-    rest = (classes - 1) * np.exp(np.longdouble(gap))
-    log_rest = np.log1p(rest)
-    row = arrange(np.full(classes, gap, dtype))
-    log_p = np.full(row.shape, gap - log_rest)
-    first = (0,) * row.ndim
-    row[first], log_p[first] = 0, -log_rest
-    for x, total, log_p_of_x in (
-        (np.zeros_like(row), np.log(np.longdouble(classes)), -np.log(np.longdouble(classes))),
-        (row, log_rest, log_p),
-    ):
-        note = f"{classes} classes along {axis}"
-        assert_ulps(np.ravel(crossent.logsumexp(x, axis))[:1], [total], limit("logsumexp", dtype), note=note)
-        for name in ("softmax", "log_softmax"):
-            exact = log_p_of_x if name == "log_softmax" else np.exp(log_p_of_x)
-            exact = np.broadcast_to(exact, x.shape)
-            assert_ulps(getattr(crossent, name)(x, axis), exact, limit(name, dtype), note=f"{name} {note}")
-    loss, gradient = crossent.cross_entropy_value_and_grad(row.reshape(1, -1), [0])
-    assert_ulps(loss, log_rest, limit("loss", dtype))
-    off_target = np.exp(np.broadcast_to(gap - log_rest, classes - 1))[None]
-    exact = np.concatenate([[[-rest / (1 + rest)]], off_target], axis=1)
-    assert_index_gradient(gradient, exact, [0])
+    for gap in (0, TINY[dtype.name]):
+        power = np.exp(np.longdouble(gap))
+        rest = (classes - 1) * power
+        log_rest, note = np.log1p(rest), f"{classes} classes {gap} below the first along {axis}"
+        row = arrange(np.full(classes, gap, dtype))
+        row[(0,) * row.ndim] = 0
+        assert_ulps(np.ravel(crossent.logsumexp(row, axis)), [log_rest], limit("logsumexp", dtype), note=note)
+        both = 2 * [limit("log_softmax", dtype)]
+        assert_first_and_rest(crossent.log_softmax(row, axis), -log_rest, gap - log_rest, both, f"log_softmax {note}")
+        p = crossent.softmax(row, axis)
+        assert_first_and_rest(p, 1 / (1 + rest), power / (1 + rest), 2 * [limit("softmax", dtype)], f"softmax {note}")
+        loss, gradient = crossent.cross_entropy_value_and_grad(row.reshape(1, -1), [0])
+        assert_ulps(loss, log_rest, limit("loss", dtype), note=note)
+        ulps = limit("gradient at target", dtype), limit("gradient off target", dtype)
+        assert_first_and_rest(gradient, -rest / (1 + rest), power / (1 + rest), ulps, f"gradient {note}")
 
 
 ARRANGEMENTS = {

@@ -23,7 +23,7 @@ def build(simd: str, directory: Path) -> Path:
     configure = ["cmake", "-S", ROOT, "-B", directory, "-DCROSSENT_EXHAUSTIVE=ON", "-DCMAKE_BUILD_TYPE=Release"]
     for command in (configure, ["cmake", "--build", directory, "--target", f"exhaustive_{simd}"]):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return directory / "bench" / f"exhaustive_{simd}"
+    return directory / f"exhaustive_{simd}"
 
 
 def measure(program: Path, every: int, points: int) -> list[str]:

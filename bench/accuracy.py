@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,11 +54,12 @@ ULP_QUANTITIES = {  # what is measured, and its row in helpers.LIMITS
 RELATIVE_QUANTITIES = {"row sum of the gradient": "gradient sum", "loss of confident rows": "confident"}
 QUANTITIES = ULP_QUANTITIES | RELATIVE_QUANTITIES
 
-CAPTION = """\
+CAPTION = """
 Largest errors in ULP of the result's dtype, counted from the exact result, for logits as given: {families}.
 logsumexp counts at the larger of |result| and |largest logit|, a smoothed gradient at the larger of p and q, all others at
 the result itself. The last two rows are relative: the sum of a row's gradient, which is 0, over the sum of its sizes, and
-the error of a confident row's loss over the loss. ∞: NaN, infinite or finite where it should not be. –: no such function.\
+the error of a confident row's loss over the loss. Errors of 1e6 and more are small results that became 0, or not subnormal.
+∞: NaN, infinite or finite where it should not be. n/a: no such function. Measured with {versions}.
 """
 
 Measurement = tuple[str, float]  # a quantity and its largest error
@@ -175,7 +177,7 @@ def measure(peers: list[Peer], dtypes: list[np.dtype], kinds: list[str]) -> Maxi
 
 def number(error: float | None) -> str:
     if error is None:
-        return "–"
+        return "n/a"
     if not np.isfinite(error):
         return "∞"
     return f"{error:.3g}" if 0.01 <= error < 1000 or error == 0 else f"{error:.1e}"
@@ -203,13 +205,25 @@ def table_of_libraries(maxima: Maxima, dtype: np.dtype, peers: list[Peer], kinds
     return table(heading, rows)
 
 
-def table_of_families(maxima: Maxima, dtype: np.dtype, kinds: list[str]) -> str:
+def table_of_families(maxima: Maxima, dtype: np.dtype, names: list[str], kinds: list[str]) -> str:
+    """The worst of several libraries, by family."""
     rows = []
     for quantity in QUANTITIES:
-        errors = [maxima.of(dtype, quantity, crossent.simd_targets(), [kind]) for kind in [*kinds, REDUCTIONS]]
+        errors = [maxima.of(dtype, quantity, names, [kind]) for kind in [*kinds, REDUCTIONS]]
         if any(error is not None for error in errors):
             rows.append([quantity, promised(quantity, dtype), *map(number, errors)])
-    return table([dtype.name, "promised", *kinds, REDUCTIONS], rows)
+    return table([dtype.name, "promised here", *kinds, REDUCTIONS], rows)
+
+
+def report_of_families(maxima: Maxima, dtypes: list[np.dtype], peers: list[Peer], kinds: list[str]) -> Iterator[str]:
+    """A section for crossent, over all instruction sets, and one for each other library."""
+    libraries = {"crossent": [peer.name for peer in peers if isinstance(peer, Crossent)]}
+    libraries |= {peer.name: [peer.name] for peer in peers if not isinstance(peer, Crossent)}
+    for title, names in libraries.items():
+        yield f"## {title}, by family of rows"
+        for dtype in dtypes:
+            if any(maxima.of(dtype, quantity, names, kinds) is not None for quantity in QUANTITIES):
+                yield table_of_families(maxima, dtype, names, kinds)
 
 
 def caption(peers: list[Peer], kinds: list[str]) -> str:
@@ -223,7 +237,8 @@ def caption(peers: list[Peer], kinds: list[str]) -> str:
     }
     versions = {peer.version: "crossent" if isinstance(peer, Crossent) else peer.name for peer in peers}
     listed = ", ".join(f"{name} {version}" for version, name in versions.items())
-    return f"{CAPTION.format(families=', '.join(described[kind] for kind in kinds))}\nMeasured with {listed}."
+    text = CAPTION.format(families=", ".join(described[kind] for kind in kinds), versions=listed)
+    return textwrap.fill(" ".join(text.split()), 120)
 
 
 def write_between_markers(path: Path, text: str) -> None:
@@ -255,8 +270,8 @@ def main() -> None:
         maxima = measure(peers, dtypes, kinds)
     note = caption(peers, kinds)
     libraries = {dtype: table_of_libraries(maxima, dtype, peers, kinds) for dtype in dtypes}
-    by_family = [table_of_families(maxima, dtype, kinds) for dtype in dtypes]
-    report = ["# Measured errors", note, *libraries.values(), "## crossent alone, by family of rows", *by_family]
+    by_family = report_of_families(maxima, dtypes, peers, kinds)
+    report = ["# Measured errors", note, *libraries.values(), *by_family]
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("\n\n".join(report) + "\n")
     if options.write:

@@ -118,6 +118,13 @@ def short_hash(result):
     return hashlib.sha256(raw.astype(raw.dtype.newbyteorder("<")).tobytes()).hexdigest()[:8]
 
 
+def at_byte_offset(x, offset):
+    """A copy of x that begins `offset` bytes into its memory."""
+    moved = np.zeros(x.nbytes + offset, np.uint8)[offset:].view(x.dtype).reshape(x.shape)
+    moved[...] = x
+    return moved
+
+
 # --- tests ------------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +147,24 @@ def test_bits_are_those_of_the_table(dtype):
 def test_the_inputs_are_those_of_the_table(dtype):
     """Else the table says nothing about the results."""
     assert inputs_hash(dtype) == json.loads(TABLE.read_text())["inputs"][dtype.name]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("classes", [3, 16, 33, 1001])
+@pytest.mark.usefixtures("simd")
+def test_rows_with_target_probabilities_keep_their_bits_alone_and_at_every_alignment(classes, weighted, dtype):
+    """test_layouts.py shows the same of class indices."""
+    x, q = logits_of(classes, dtype), abs(numbers((ROWS, classes), dtype, 14, (-12, -1)))
+    options = {"reduction": "none"}
+    if weighted:
+        options |= {"weight": abs(numbers(classes, accumulator(dtype), 13, (-2, 2))), "label_smoothing": 0.125}
+    losses, gradient = crossent.cross_entropy_value_and_grad(x, q, **options)
+    for offset in range(0, 64, 3):
+        logits, targets = at_byte_offset(x, offset), at_byte_offset(q, 63 - offset)
+        for rows in (slice(0, ROWS), slice(offset % ROWS, offset % ROWS + 1)):
+            loss, result = crossent.cross_entropy_value_and_grad(logits[rows], targets[rows], **options)
+            assert_same_bits(loss, losses[rows], f"byte offset {offset}, {rows}")
+            assert_same_bits(result, gradient[rows], f"byte offset {offset}, {rows}")
 
 
 @pytest.mark.skipif(len(WITH_FMA) < 2, reason="needs two instruction sets with FMA")

@@ -22,10 +22,11 @@ static_assert(std::numeric_limits<long double>::digits > 60, "the reference must
 
 template <class T>
 constexpr int kLanes = target::Vec<T>::kLanes;
+// The range that matters: probabilities round to 0 below it, and exp is taken of at most 40.
 template <class T>
-constexpr T kExpLargest = 40;  // the range that exp_biased promises
+constexpr T kExpSmallest = sizeof(T) == 4 ? -104 : -746;
 template <class T>
-constexpr T kExpSmallest = target::ExpConstants<T>::smallest;
+constexpr T kExpLargest = 40;
 template <class T>
 constexpr int kExpBias = target::ExpConstants<T>::bias;
 
@@ -142,6 +143,18 @@ Worst random_exp(unsigned long long points, bool with_low) {
   return worst;
 }
 
+// The ranges of exp's arguments in words.
+template <class T>
+struct ExpRanges {
+  char negative[32], positive[32], random[32];
+  ExpRanges() {
+    const double first = kExpSmallest<T>, last = kExpLargest<T>;
+    std::snprintf(negative, sizeof negative, "[%g, -0]", first);
+    std::snprintf(positive, sizeof positive, "[0, %g]", last);
+    std::snprintf(random, sizeof random, "[%g, %g], random", first, last);
+  }
+};
+
 // x with an evenly distributed logarithm to base 2.
 Worst random_log1p(unsigned long long points, double first, double last, bool with_low) {
   Random random{2};
@@ -175,11 +188,13 @@ int main(int count, char** argument) {
     std::fprintf(stderr, "EVERY and POINTS must be positive\n");
     return 2;
   }
-  every_float(kExpSmallest<float>, every).print("exp, float32", "[-104, -0]");
-  every_float(kExpLargest<float>, every).print("exp, float32", "[0, 40]");
-  random_exp<float, double>(points, true).print("exp of a pair, float32", "[-104, 40], random");
-  random_exp<double, long double>(points, false).print("exp, float64", "[-746, 40], random");
-  random_exp<double, long double>(points, true).print("exp of a pair, float64", "[-746, 40], random");
+  const ExpRanges<float> range;
+  const ExpRanges<double> range64;
+  every_float(kExpSmallest<float>, every).print("exp, float32", range.negative);
+  every_float(kExpLargest<float>, every).print("exp, float32", range.positive);
+  random_exp<float, double>(points, true).print("exp of a pair, float32", range.random);
+  random_exp<double, long double>(points, false).print("exp, float64", range64.random);
+  random_exp<double, long double>(points, true).print("exp of a pair, float64", range64.random);
   random_log1p(points, -1000, 64, false).print("log1p, float64", "[2**-1000, 2**64], random");
   random_log1p(points, -10, 10, false).print("log1p, float64", "[2**-10, 2**10], random");
   random_log1p(points, -10, 10, true).print("log1p of a pair, float64", "[2**-10, 2**10], random");

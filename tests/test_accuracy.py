@@ -1,189 +1,295 @@
-"""Maximal errors in ULP over the classes of rows that other libraries get wrong.
+"""Maximal errors in ULP over the families of rows that other libraries get wrong (families.py), on every instruction set.
 
-The table of limits is helpers.LIMITS. Rows are of 2 to 262144 classes: normal logits of scale 1, 10 and 100, confident
-rows, ties, offsets, impossible classes, wide ranges and subnormal results. The oracle is checked against mpmath in test_reference.py.
+The table of limits is helpers.LIMITS; bench/accuracy.py measures the maxima, beside those of other libraries. The oracle is
+checked against mpmath in test_reference.py.
 """
 
-import functools
+import math
+from fractions import Fraction
 
 import crossent
 import numpy as np
 import pytest
 import reference
 from cases import assert_index_gradient
-from helpers import FLOAT32, FLOAT64, assert_ulps, limit, normal, spacing, widen
+from families import (
+    ROWS,
+    expected,
+    expected_losses,
+    expected_mixed_losses,
+    expected_reductions,
+    rows_of,
+)
+from helpers import (
+    FLOAT32,
+    FLOAT64,
+    accumulator,
+    assert_same_bits,
+    assert_ulps,
+    is_narrow,
+    limit,
+    normal,
+    round_to,
+    spacing,
+    widen,
+)
 
 pytestmark = pytest.mark.usefixtures("simd")
 
-LEADS = [5, 10, 17.3, 30.1234 - 0.1, 50, 100]
-
-
-def normal_rows(dtype):
-    for scale in (1, 10, 100):
-        for classes in (2, 3, 10, 100, 1000, 32000, 262144):
-            yield normal((3 if classes < 1000 else 1, classes), dtype, scale)
-
-
-def confident_rows(dtype):
-    for lead in LEADS:
-        for classes in (2, 3, 100, 32000):
-            row = normal((1, classes), dtype, 0.5)
-            row[0, classes // 3] = lead
-            yield row
-    yield np.array([[30.1234, 0.1]], dtype)
-    yield np.array([[30.1234, 0.1, -0.7, 11.1]], dtype)
-
-
-def tied_rows(dtype):
-    for classes, ties in ((2, 2), (100, 2), (100, 50), (1000, 999), (262144, 262143)):
-        row = np.full((1, classes), -1.25, dtype)
-        row[0, :ties] = 2.7
-        yield row
-
-
-def shifted_rows(dtype):
-    for offset in (1e4, -1e4, 1e6):
-        for classes in (2, 100, 10000):
-            yield (normal((1, classes), FLOAT64, 10) + offset).astype(dtype)
-
-
-def impossible_rows(dtype):
-    for classes in (4, 100, 10000):
-        row = normal((1, classes), dtype)
-        row[0, ::3] = -np.inf
-        yield row
-
-
-def wide_rows(dtype):
-    yield np.linspace(-1e4, 1e4, 1000).astype(dtype)[None]
-    yield np.random.default_rng(0).uniform(-1e4, 1e4, (1, 10000)).astype(dtype)
-    subnormal = (-104, -86) if dtype == FLOAT32 else (-745.2, -707)
-    row = np.linspace(*subnormal, 5000).astype(dtype)[None]
-    row[0, 77] = 0
-    yield row
-
-
-ROWS = {
-    "normal": normal_rows,
-    "confident": confident_rows,
-    "tied": tied_rows,
-    "shifted": shifted_rows,
-    "impossible": impossible_rows,
-    "wide": wide_rows,
-}
 every_kind = pytest.mark.parametrize("kind", ROWS)
-
-
-@functools.cache
-def rows_of(kind, dtype):
-    return list(ROWS[kind](dtype))
-
-
-@functools.cache
-def expected(name, kind, dtype):
-    """The oracle's results, computed once for all instruction sets."""
-    return [getattr(reference, name)(rows) for rows in rows_of(kind, dtype)]
-
-
-def targets_of(rows):
-    """The most probable, the first and the last class: one target row each."""
-    count, classes = rows.shape
-    return [rows.argmax(axis=1), np.zeros(count, int), np.full(count, classes - 1)]
-
-
-@functools.cache
-def expected_losses(kind, dtype, smoothing=0.0):
-    """(rows, target, losses, (gradient, scale)) of every row and target."""
-    solved = []
-    for rows in rows_of(kind, dtype):
-        for target in targets_of(rows)[: 1 if rows.size > 20000 else 3]:
-            options = {"reduction": "none", "label_smoothing": smoothing}
-            losses = reference.cross_entropy(rows, target, **options)
-            gradient = reference.cross_entropy_backward(np.ones(len(rows)), rows, target, **options)
-            solved.append((rows, target, losses, gradient))
-    return solved
 
 
 @every_kind
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
-def test_array_functions(name, kind, wider_dtype):
-    for rows, exact in zip(rows_of(kind, wider_dtype), expected(name, kind, wider_dtype), strict=True):
+def test_array_functions(name, kind, dtype):
+    for rows, exact in zip(rows_of(kind, dtype), expected(name, kind, dtype), strict=True):
         note = f"{kind} {rows.shape}"
-        assert_ulps(getattr(crossent, name)(rows), exact, limit(name, wider_dtype), note=note)
+        result = getattr(crossent, name)(rows)
+        assert_ulps(result, exact, limit(name, dtype), note=note)
         columns = getattr(crossent, name)(np.ascontiguousarray(rows.T), axis=0)
-        assert_ulps(columns.T, exact, limit(name, wider_dtype), note=f"{note} along axis 0")
+        assert_ulps(columns.T, exact, limit(name, dtype), note=f"{note} along axis 0")
+        in_place = rows.copy()
+        assert_same_bits(getattr(crossent, name)(in_place, out=in_place), result, f"{note} in place")
 
 
 @every_kind
-def test_logsumexp(kind, wider_dtype):
-    for rows, exact in zip(rows_of(kind, wider_dtype), expected("logsumexp", kind, wider_dtype), strict=True):
+def test_logsumexp(kind, dtype):
+    for rows, exact in zip(rows_of(kind, dtype), expected("logsumexp", kind, dtype), strict=True):
         scale = reference.logsumexp_scale(rows)
-        assert_ulps(crossent.logsumexp(rows), exact, limit("logsumexp", wider_dtype), scale, kind)
+        assert_ulps(crossent.logsumexp(rows), exact, limit("logsumexp", dtype), scale, kind)
+        columns = crossent.logsumexp(np.ascontiguousarray(rows.T), axis=0)
+        assert_ulps(columns, exact, limit("logsumexp", dtype), scale, f"{kind} along axis 0")
 
 
 @every_kind
-def test_cross_entropy_and_its_gradient(kind, wider_dtype):
-    for rows, target, exact_losses, (exact, _) in expected_losses(kind, wider_dtype):
+def test_cross_entropy_and_its_gradient(kind, dtype):
+    for rows, target, exact_losses, (exact, _) in expected_losses(kind, dtype):
         losses, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
         note = f"{kind} {rows.shape} target {target}"
-        assert_ulps(losses, exact_losses, limit("loss", wider_dtype), note=note)
+        assert_ulps(losses, exact_losses, limit("loss", dtype), note=note)
+        assert_same_bits(crossent.cross_entropy(rows, target, reduction="none"), losses, note)
         assert_index_gradient(gradient, exact, target, note)
+        in_place = rows.copy()
+        crossent.cross_entropy_value_and_grad(in_place, target, reduction="none", out=in_place)
+        assert_same_bits(in_place, gradient, f"{note} in place")
+
+
+def assert_mixed(result, exact_losses, gradient_and_scale, dtype, note):
+    losses, gradient = result
+    assert_ulps(losses, exact_losses, limit("loss", dtype), note=note)
+    assert_ulps(gradient, gradient_and_scale[0], limit("mixed gradient", dtype), gradient_and_scale[1], note)
 
 
 @every_kind
-@pytest.mark.parametrize("smoothing", [0.1, 1.0])
-def test_smoothed_cross_entropy_and_its_gradient(kind, smoothing, wider_dtype):
-    for rows, target, exact_losses, (exact, scale) in expected_losses(kind, wider_dtype, smoothing):
-        losses, gradient = crossent.cross_entropy_value_and_grad(
-            rows, target, reduction="none", label_smoothing=smoothing
-        )
-        assert_ulps(losses, exact_losses, limit("loss", wider_dtype), note=f"{kind} {rows.shape}")
-        assert_ulps(gradient, exact, limit("mixed gradient", wider_dtype), scale, f"{kind} {rows.shape}")
+def test_smoothed_cross_entropy_and_its_gradient(kind, dtype):
+    for smoothing in (0.1,) if is_narrow(dtype) else (0.1, 1.0):
+        for rows, target, *exact in expected_losses(kind, dtype, smoothing):
+            result = crossent.cross_entropy_value_and_grad(rows, target, reduction="none", label_smoothing=smoothing)
+            assert_mixed(result, *exact, dtype, f"{kind} {rows.shape} {smoothing}")
 
 
-def test_gradients_of_a_row_sum_to_0(wider_dtype):
-    allowed = 2e-7 if wider_dtype == FLOAT32 else 5e-16
-    for kind in ("normal", "confident", "tied"):
-        for rows, target, _, _ in expected_losses(kind, wider_dtype):
-            _, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
-            sums, sizes = widen(gradient).sum(axis=1), abs(widen(gradient)).sum(axis=1)
-            subnormal = gradient.shape[1] * spacing(0, wider_dtype)  # what the roundings of subnormals may add up to
-            assert (abs(sums) <= allowed * sizes + subnormal).all(), (kind, rows.shape)
+@every_kind
+def test_cross_entropy_of_probabilities_and_its_gradient(kind, dtype):
+    for rows, target, *exact in expected_mixed_losses(kind, dtype):
+        result = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
+        assert_mixed(result, *exact, dtype, f"{kind} {rows.shape}")
+
+
+@every_kind
+def test_float32_results_of_16_bit_rows_are_not_rounded(kind, narrow_dtype):
+    for name in ("softmax", "log_softmax"):
+        for rows, exact in zip(rows_of(kind, narrow_dtype), expected(name, kind, narrow_dtype), strict=True):
+            result = getattr(crossent, name)(rows, out=np.empty(rows.shape, FLOAT32))
+            assert_ulps(result, exact, limit(name, FLOAT32), note=f"{name} {kind} {rows.shape}")
+    for rows, target, _, (exact, _) in expected_losses(kind, narrow_dtype):
+        gradient = np.empty(rows.shape, FLOAT32)
+        crossent.cross_entropy_value_and_grad(rows, target, reduction="none", out=gradient)
+        assert_index_gradient(gradient, exact, target, f"{kind} {rows.shape}")
+
+
+@every_kind
+def test_gradients_of_a_row_sum_to_0(kind, wider_dtype):
+    for rows, target, _, _ in expected_losses(kind, wider_dtype):
+        _, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
+        sums, sizes = widen(gradient).sum(axis=1), abs(widen(gradient)).sum(axis=1)
+        subnormal = gradient.shape[1] * spacing(0, wider_dtype)  # what the roundings of subnormals may add up to
+        assert (abs(sums) <= limit("gradient sum", wider_dtype) * sizes + subnormal).all(), (kind, rows.shape)
 
 
 def test_confident_losses_keep_their_relative_accuracy(wider_dtype):
-    allowed = 3e-7 if wider_dtype == FLOAT32 else 7e-16
     for rows, target, exact, _ in expected_losses("confident", wider_dtype):
         losses = widen(crossent.cross_entropy(rows, target, reduction="none"))
         normal_range = exact > np.finfo(wider_dtype).tiny
-        assert (abs(losses - exact) <= allowed * exact)[normal_range].all(), rows.shape
+        assert (abs(losses - exact) <= limit("confident", wider_dtype) * exact)[normal_range].all(), rows.shape
 
 
-def test_reduced_losses(wider_dtype):
-    for count, classes in ((2, 3), (1000, 10), (50000, 4), (300, 1000)):
-        rows = normal((count, classes), wider_dtype)
-        target = np.arange(count) % classes
-        for reduction in ("mean", "sum"):
-            exact = reference.cross_entropy(rows, target, reduction=reduction)
-            loss = crossent.cross_entropy(rows, target, reduction=reduction)
-            assert_ulps(loss, exact, limit("reduced loss", wider_dtype), note=f"{reduction} {rows.shape}")
+def test_reduced_losses(dtype):
+    for logits, target, exact in expected_reductions(dtype):
+        for reduction in exact:
+            loss = crossent.cross_entropy(logits, target, reduction=reduction)
+            assert_ulps(loss, exact[reduction], limit("reduced loss", dtype), note=f"{reduction} {logits.shape}")
 
 
-def test_one_large_and_many_tiny_terms(wider_dtype):
+# --- sums over classes ------------------------------------------------------------------------------------------------
+
+TINY = {"float16": -8, "bfloat16": -16, "float32": -20, "float64": -40}  # exp of it vanishes beside 1 in that dtype
+
+
+def assert_first_and_rest(result, exact_first, exact_rest, ulps, note):
+    """`result` must have exact_first in its first place and exact_rest in all others, of which the extremes are compared."""
+    first, rest = result.ravel()[:1], result.ravel()[1:]
+    assert_ulps(first, [exact_first], ulps[0], note=f"{note}, first class")
+    assert_ulps(np.array([rest.min(), rest.max()]), [exact_rest] * 2, ulps[1], note=f"{note}, the other classes")
+
+
+def assert_large_row(classes, dtype, arrange, axis):
+    """All functions of a row of equal logits, and of one large and many tiny terms, laid out by `arrange`."""
+    for gap in (0, TINY[dtype.name]):
+        power = np.exp(np.longdouble(gap))
+        rest = (classes - 1) * power
+        log_rest, note = np.log1p(rest), f"{classes} classes {gap} below the first along {axis}"
+        row = arrange(np.full(classes, gap, dtype))
+        row[(0,) * row.ndim] = 0
+        assert_ulps(np.ravel(crossent.logsumexp(row, axis)), [log_rest], limit("logsumexp", dtype), note=note)
+        both = 2 * [limit("log_softmax", dtype)]
+        assert_first_and_rest(crossent.log_softmax(row, axis), -log_rest, gap - log_rest, both, f"log_softmax {note}")
+        p = crossent.softmax(row, axis)
+        assert_first_and_rest(p, 1 / (1 + rest), power / (1 + rest), 2 * [limit("softmax", dtype)], f"softmax {note}")
+        loss, gradient = crossent.cross_entropy_value_and_grad(row.reshape(1, -1), [0])
+        assert_ulps(loss, log_rest, limit("loss", dtype), note=note)
+        ulps = limit("gradient at target", dtype), limit("gradient off target", dtype)
+        assert_first_and_rest(gradient, -rest / (1 + rest), power / (1 + rest), ulps, f"gradient {note}")
+
+
+ARRANGEMENTS = {
+    "last": (lambda row: row[None], -1),
+    "first": (lambda row: row[:, None], 0),
+    "middle": (lambda row: row.reshape(4, -1, 1), (0, 1)),
+    "all": (lambda row: row.reshape(2, -1, 2), None),
+}
+
+
+@pytest.mark.parametrize("place", ARRANGEMENTS)
+def test_one_large_and_many_tiny_or_only_equal_terms(place, dtype):
     """Each tiny term alone would vanish beside the largest; together they do not."""
-    for classes in (1000, 262144):
-        row = np.full((1, classes), -20 if wider_dtype == FLOAT32 else -40, wider_dtype)
-        row[0, 3] = 0
-        loss, gradient = crossent.cross_entropy_value_and_grad(row, [3])
-        assert_ulps(loss, reference.cross_entropy(row, np.array([3])), limit("loss", wider_dtype))
-        exact, _ = reference.cross_entropy_backward(1.0, row, np.array([3]))
-        assert_index_gradient(gradient, exact, [3])
+    for classes in (1000, 2**18):
+        assert_large_row(classes, dtype, *ARRANGEMENTS[place])
 
 
 @pytest.mark.slow
-def test_sums_of_2_to_the_25_classes(dtype):
-    row = np.zeros(2**25, dtype)
-    assert_ulps(crossent.logsumexp(row), 25 * np.log(np.longdouble(2)), limit("logsumexp", dtype))
-    assert (crossent.softmax(row) == dtype.type(2.0**-25)).all()
-    columns = crossent.logsumexp(np.zeros((2**25, 1), dtype), axis=0)
-    assert_ulps(columns, np.full(1, 25 * np.log(np.longdouble(2))), limit("logsumexp", dtype))
+@pytest.mark.parametrize("place", ["last", "first", "all"])
+def test_sums_of_2_to_the_25_classes(place, dtype):
+    assert_large_row(2**25, dtype, *ARRANGEMENTS[place])
+
+
+@pytest.mark.slow
+def test_columns_of_2_to_the_25_classes(dtype):
+    """Two rows that lie side by side, one of them of equal logits."""
+    x = np.zeros((2**25, 2), dtype)
+    x[1:, 1] = TINY[dtype.name]
+    exact = [25 * np.log(np.longdouble(2)), np.log1p((2**25 - 1) * np.exp(np.longdouble(TINY[dtype.name])))]
+    assert_ulps(crossent.logsumexp(x, axis=0), exact, limit("logsumexp", dtype))
+    assert (crossent.softmax(x, axis=0)[:, 0] == dtype.type(2.0**-25)).all()
+
+
+def test_equal_16_bit_logits(narrow_dtype):
+    assert crossent.logsumexp(np.zeros(131072, narrow_dtype)) == np.float32(np.log(131072))
+    assert (crossent.softmax(np.full(512, -2.5, narrow_dtype)) == narrow_dtype.type(1 / 512)).all()
+
+
+# --- constants added to all logits ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 3, 16, 33, 1000, 50257])
+def test_token_log_probs_keep_their_bits_when_a_constant_is_added_exactly(classes, dtype):
+    """Whole multiples of 1/4 in 16 bits and 1/1024 in more: sums with these constants are exact."""
+    steps, constants = (4, (1, -8, 16)) if is_narrow(dtype) else (1024, (1, -0.75, 64, -1000, 4096))
+    x = np.round(np.clip(normal((5, classes), FLOAT64), -7, 7) * steps) / steps
+    target = np.array([0, 1, classes - 1, classes // 2, classes // 3])
+    x[0, 0] = 7.5  # a confident row
+    before = round_to(x, dtype)
+    losses, log_p = crossent.cross_entropy(before, target, reduction="none"), crossent.log_softmax(before)
+    for constant in constants:
+        after = round_to(x + constant, dtype)
+        assert (widen(after) - widen(before) == constant).all(), "the test's own sums must be exact"
+        assert_same_bits(crossent.cross_entropy(after, target, reduction="none"), losses, f"loss {constant}")
+        fused, _ = crossent.cross_entropy_value_and_grad(after, target, reduction="none")
+        assert_same_bits(fused, losses, f"fused loss {constant}")
+        assert_same_bits(crossent.log_softmax(after), log_p, f"log_softmax {constant}")
+
+
+def random_finite(dtype, count):
+    """Finite numbers with random bits: every magnitude that the dtype has."""
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    if is_narrow(dtype):
+        values = np.arange(65536, dtype=unsigned).view(dtype)
+    else:
+        values = np.random.default_rng(0).integers(0, np.iinfo(unsigned).max, count, unsigned).view(dtype)
+    return values[np.isfinite(widen(values))]
+
+
+def test_log_softmax_of_two_equal_logits_is_minus_log_2(dtype):
+    pairs = np.repeat(random_finite(dtype, 100_000)[:, None], 2, axis=1)
+    assert_ulps(crossent.log_softmax(pairs), np.full(pairs.shape, -np.log(np.longdouble(2))), 1)
+    losses = crossent.cross_entropy(pairs, np.zeros(len(pairs), int), reduction="none")
+    assert_ulps(losses, np.full(len(pairs), np.log(np.longdouble(2))), 1)
+    assert (widen(crossent.softmax(pairs)) == 0.5).all()
+
+
+# --- sums over samples ------------------------------------------------------------------------------------------------
+
+
+def repeated_samples(count, dtype):
+    """`count` samples without the memory: one row of logits, broadcast, and targets that go through its three classes."""
+    row = round_to(np.array([0.3, 2.7, -11.2]), dtype)
+    target = np.arange(count, dtype=np.uint32).astype(np.uint8) % 3
+    return np.broadcast_to(row, (count, 3)), target
+
+
+def assert_sums_of_many_samples(count, dtype):
+    logits, target = repeated_samples(count, dtype)
+    per_class = np.bincount(target, minlength=3)
+    losses = crossent.cross_entropy(np.ascontiguousarray(logits[:3]), np.arange(3), reduction="none")
+    log_probs = np.broadcast_to(round_to(-losses, dtype), logits.shape)
+    exact = sum(int(n) * Fraction(float(x)) for n, x in zip(per_class, widen(-log_probs[0]), strict=True))
+    for reduction, total in (("sum", exact), ("mean", exact / count)):
+        loss = crossent.nll_loss(log_probs, target, reduction=reduction)
+        before_rounding = np.longdouble(float(total))
+        half_ulp = spacing(before_rounding, accumulator(dtype)) / 2
+        slack = spacing(before_rounding, FLOAT64)
+        assert abs(widen(loss) - before_rounding) <= half_ulp + slack, reduction
+        unrounded = reference.cross_entropy(logits[:3], np.arange(3), reduction="none")
+        total = (unrounded * per_class).sum() / (count if reduction == "mean" else 1)
+        assert_ulps(crossent.cross_entropy(logits, target, reduction=reduction), total, limit("reduced loss", dtype))
+
+
+def test_mean_and_sum_of_a_million_samples(dtype):
+    assert_sums_of_many_samples(1_000_003, dtype)
+
+
+@pytest.mark.slow
+def test_mean_and_sum_of_1e8_samples(dtype):
+    assert_sums_of_many_samples(100_000_000, dtype)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_sums_over_samples_do_not_depend_on_threads_or_order(reduction):
+    """float64 terms of very different size: their exact sum, rounded once, and the same bits in every order."""
+    count = 100_003
+    rng = np.random.default_rng(0)
+    log_probs = -np.exp(rng.uniform(-30, 30, (count, 2)))
+    target = rng.integers(0, 2, count)
+    terms = -log_probs[np.arange(count), target]
+    exact = math.fsum(terms) / (count if reduction == "mean" else 1)
+    previous = crossent.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            crossent.set_num_threads(threads)
+            for order in (np.arange(count), np.arange(count)[::-1], rng.permutation(count)):
+                loss = crossent.nll_loss(log_probs[order], target[order], reduction=reduction)
+                assert loss == exact, (threads, loss, exact)
+                first = crossent.cross_entropy(log_probs[order], target[order], reduction=reduction)
+                expected_loss = crossent.cross_entropy(log_probs, target, reduction=reduction)
+                assert_same_bits(first, expected_loss, f"{threads} threads")
+    finally:
+        crossent.set_num_threads(previous)

@@ -5,7 +5,18 @@ import numpy as np
 import pytest
 import reference
 from cases import assert_index_gradient
-from helpers import FLOAT32, FLOAT64, accumulator, assert_same_bits, assert_ulps, limit, normal, widen
+from helpers import (
+    FLOAT32,
+    FLOAT64,
+    FORMATS,
+    accumulator,
+    assert_same_bits,
+    assert_ulps,
+    available_dtypes,
+    limit,
+    normal,
+    widen,
+)
 
 pytestmark = pytest.mark.usefixtures("simd")
 
@@ -219,6 +230,19 @@ def test_float16_reductions_do_not_overflow(narrow_dtype):
     assert crossent.cross_entropy(logits, target) == exact
     assert crossent.cross_entropy(logits, target, reduction="sum") == FLOAT32.type(4000 * exact)
     assert accumulator(narrow_dtype) == crossent.cross_entropy(logits, target).dtype
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32"])
+def test_means_of_huge_losses_do_not_overflow(name):
+    """Each loss is the largest number of its dtype; their sum is beyond it."""
+    dtype = {d.name: d for d in available_dtypes()}.get(name) or pytest.skip("needs ml_dtypes")
+    digits, lowest = FORMATS[name]
+    largest = (2 - 2.0 ** (1 - digits)) * 2.0 ** (1 - lowest)
+    logits, target = np.tile(np.array([0, largest], dtype), (5000, 1)), np.zeros(5000, int)
+    assert crossent.cross_entropy(logits, target) == np.float32(largest)
+    assert crossent.nll_loss(-logits, np.ones(5000, int)) == np.float32(largest)
+    in_thirds = crossent.cross_entropy(logits, np.full((5000, 2), 1 / 3))
+    assert_ulps(in_thirds, np.longdouble(largest) * np.longdouble(1 / 3), limit("reduced loss", dtype))
 
 
 def test_equal_logits_are_uniform(dtype):

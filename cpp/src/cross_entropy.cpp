@@ -76,7 +76,6 @@ class CrossEntropyCall {
     const ConstArray& logits = problem.input();
     const ConstArray& target = problem.target();
     operands_.input = space_.add_class_shaped(logits.data, logits.dtype, logits.strides);
-    operands_.second_dtype = compute_dtype(logits.dtype);
     if (problem.has_indices()) {
       target_ = space_.add_row_shaped(target.data, target.dtype, target.strides);
     } else {
@@ -97,16 +96,20 @@ class CrossEntropyCall {
   const RowSpace& space() const { return space_; }
   int target_operand() const { return target_; }
 
-  Status run(Elements elements) {
+  Status run() {
     const TargetDistribution distribution(problem_);
-    const RowFeeder feeder(kernels_, elements, space_, operands_);
+    const RowFeeder feeder(kernels_, space_, operands_);
     const auto& kernels = wanted_.out ? kernels_.cross_entropy_gradient : kernels_.cross_entropy;
-    const CrossEntropyKernel kernel = kernels[static_cast<int>(elements)][static_cast<int>(distribution.kind())];
+    const CrossEntropyKernel kernel = kernels[compute_type(problem_.input().dtype)][static_cast<int>(distribution.kind())];
     ExactSum sum;
     std::mutex sum_mutex;
     const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
       ExactSum part;
-      for (std::ptrdiff_t block = first; block < end; ++block) run_block(feeder, block, scratch, distribution, kernel, part);
+      RowNumbers numbers;
+      prepare(numbers, std::min(feeder.block_rows(), space_.rows()));
+      for (std::ptrdiff_t block = first; block < end; ++block) {
+        run_block(feeder, block, scratch, distribution, kernel, numbers, part);
+      }
       if (sums()) {
         const std::lock_guard<std::mutex> lock(sum_mutex);
         sum.add(part);
@@ -123,36 +126,49 @@ class CrossEntropyCall {
   bool sums() const { return wanted_.result && problem_.options().reduction != Reduction::none; }
   bool writes_each() const { return wanted_.result && problem_.options().reduction == Reduction::none; }
 
+  // A number for each row of a block.
+  struct RowNumbers {
+    std::int64_t target[kMaxBlockRows];
+    double target_weight[kMaxBlockRows + kRowPadding], gradient_scale[kMaxBlockRows + kRowPadding], loss[kMaxBlockRows];
+  };
+  // Those that are the same for all rows.
+  void prepare(RowNumbers& numbers, std::ptrdiff_t rows) const {
+    const std::ptrdiff_t count = rows + kRowPadding;
+    std::fill(numbers.target_weight, numbers.target_weight + count, 1 - problem_.smoothing());
+    std::fill(numbers.gradient_scale, numbers.gradient_scale + count, common_scale());
+  }
+  double common_scale() const { return problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0); }
+
   void run_block(const RowFeeder& feeder, std::ptrdiff_t block, char* scratch, const TargetDistribution& distribution,
-                 CrossEntropyKernel kernel, ExactSum& sum) const {
+                 CrossEntropyKernel kernel, RowNumbers& numbers, ExactSum& sum) const {
     const std::ptrdiff_t first = block * feeder.block_rows();
     const std::ptrdiff_t count = std::min(feeder.block_rows(), space_.rows() - first);
-    std::int64_t target[kMaxBlockRows];
-    double target_weight[kMaxBlockRows], gradient_scale[kMaxBlockRows], loss[kMaxBlockRows];
+    const bool skips = problem_.has_indices() && problem_.has_ignored();
+    if (wanted_.out && upstream_ >= 0) read_rows(space_, upstream_, first, count, numbers.gradient_scale);
+    const std::int64_t* target = numbers.target;
     if (problem_.has_indices()) {
-      problem_.read_targets(space_, target_, first, count, target);
-      problem_.target_weights(count, target, target_weight);
+      target = problem_.read_targets(space_, target_, first, count, numbers.target);
+      if (skips || problem_.has_weight()) problem_.target_weights(count, target, numbers.target_weight);
     }
-    if (wanted_.out) {
-      if (upstream_ >= 0) {
-        read_rows(space_, upstream_, first, count, gradient_scale);
-      } else {
-        std::fill(gradient_scale, gradient_scale + count,
-                  problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0));
+    if (skips && wanted_.out) {
+      for (std::ptrdiff_t i = 0; i < count; ++i) {
+        if (upstream_ < 0) numbers.gradient_scale[i] = common_scale();
+        if (target[i] < 0) numbers.gradient_scale[i] = 0;
       }
     }
     feeder.feed(block, scratch, [&](const Run& rows, std::ptrdiff_t done) {
       CrossEntropyRun run;
       static_cast<Run&>(run) = rows;
       distribution.describe(run);
-      run.result = loss + done;
+      run.result = numbers.loss + done;
       run.target = target + done;
-      run.target_weight = target_weight + done;
-      run.gradient_scale = gradient_scale + done;
+      run.skips = skips;
+      run.target_weight = numbers.target_weight + done;
+      run.gradient_scale = numbers.gradient_scale + done;
       kernel(run);
     });
-    if (sums()) add_block(sum, loss, count);
-    if (writes_each()) write_rows(space_, losses_, first, count, loss);
+    if (sums()) add_block(sum, kernels_, numbers.loss, count);
+    if (writes_each()) write_rows(space_, losses_, first, count, numbers.loss);
   }
 
   const LossProblem& problem_;
@@ -169,16 +185,15 @@ Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, co
   if (!kernels) return simd_status();
   LossProblem problem;
   if (Status s = problem.check("logits", logits, target, options, true); !s) return s;
-  Elements elements = static_cast<Elements>(logits.dtype);
   if (wanted.out) {
-    if (Status s = problem.check_output("logits", *wanted.out, elements); !s) return s;
+    if (Status s = problem.check_output("logits", *wanted.out); !s) return s;
   }
   if (wanted.upstream && wanted.upstream->values.data) {
     if (Status s = problem.check_per_sample("grad", wanted.upstream->values); !s) return s;
   }
   CrossEntropyCall call(problem, *kernels, wanted);
-  if (Status s = problem.scan_targets(call.space(), call.target_operand()); !s) return s;
-  return call.run(elements);
+  if (Status s = problem.scan_targets(call.space(), call.target_operand(), *kernels); !s) return s;
+  return call.run();
 }
 
 }  // namespace

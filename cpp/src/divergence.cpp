@@ -36,16 +36,14 @@ Status divergence(const ConstArray& p, const ConstArray& q, const DivergenceOpti
   if (!kernels) return simd_status();
   ScoredLogits checked;
   if (Status s = check_arguments(p, q, options, checked); !s) return s;
-  Elements elements = static_cast<Elements>(p.dtype);
   if (out) {
-    if (Status s = check_output(p, "p_logits", *out, elements); !s) return s;
+    if (Status s = check_output(p, "p_logits", *out); !s) return s;
   }
   const bool each = options.reduction == Reduction::none;
   RowSpace space(p.ndim, p.shape, checked.axes);
   KernelOperands operands;
   operands.input = space.add_class_shaped(p.data, p.dtype, p.strides);
   operands.second = space.add_class_shaped(q.data, q.dtype, q.strides);
-  operands.second_dtype = p.dtype;
   if (out) operands.output = space.add_class_shaped(out->data, out->dtype, out->strides);
   const int losses = each ? space.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides) : -1;
   if (space.rows() == 0) {
@@ -58,9 +56,8 @@ Status divergence(const ConstArray& p, const ConstArray& q, const DivergenceOpti
   asked.inverse_temperature = 1 / options.temperature;
   asked.inverse_temperature_low = std::fma(-asked.inverse_temperature, options.temperature, 1.0) / options.temperature;
   asked.gradient_scale = options.reduction == Reduction::mean ? 1 / (options.temperature * rows) : asked.inverse_temperature;
-  const DivergenceKernel kernel =
-      out ? kernels->divergence_gradient[static_cast<int>(elements)] : kernels->divergence[static_cast<int>(p.dtype)];
-  const RowFeeder feeder(*kernels, elements, space, operands);
+  const DivergenceKernel kernel = (out ? kernels->divergence_gradient : kernels->divergence)[compute_type(p.dtype)];
+  const RowFeeder feeder(*kernels, space, operands);
   ExactSum sum;
   std::mutex mutex;
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
@@ -78,7 +75,7 @@ Status divergence(const ConstArray& p, const ConstArray& q, const DivergenceOpti
       if (each) {
         write_rows(space, losses, first, count, values);
       } else {
-        add_block(part, values, count);
+        add_block(part, *kernels, values, count);
       }
     }
     const std::lock_guard<std::mutex> lock(mutex);

@@ -14,36 +14,27 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
 constexpr std::ptrdiff_t kStageElements = 1 << 15;
 // Rows of more classes than this are not gathered together: that would take tens of megabytes.
 constexpr std::ptrdiff_t kLongestGathered = 1 << 18;
+// An output from this size on is written past the caches if its rows are long (1024 x 50257 float32: 0.57 -> 0.48 ns per
+// element on Sapphire Rapids; shorter rows lose more at their ends than they gain).
+constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 
 }  // namespace
 
 std::string dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
-
-Status choose_elements(DType in, DType out, Elements& elements) {
-  const bool widens = out == DType::float32;
-  if (in == out) {
-    elements = static_cast<Elements>(in);
-  } else if (in == DType::float16 && widens) {
-    elements = Elements::f16_to_f32;
-  } else if (in == DType::bfloat16 && widens) {
-    elements = Elements::bf16_to_f32;
-  } else {
-    return {Code::bad_value, "out has dtype " + dtype_name(out) + ", but the result has dtype " + dtype_name(in)};
-  }
-  return {};
-}
 
 Status check_floating(const char* name, const ConstArray& array) {
   if (is_floating(array.dtype)) return {};
   return {Code::bad_type, std::string(name) + " must have a floating dtype, not " + dtype_name(array.dtype)};
 }
 
-Status check_output(const ConstArray& in, const char* in_name, const Array& out, Elements& elements) {
+Status check_output(const ConstArray& in, const char* in_name, const Array& out) {
   if (out.ndim != in.ndim || !std::equal(in.shape, in.shape + in.ndim, out.shape)) {
     return {Code::bad_value, "out has shape " + shape_text(out.ndim, out.shape) + ", but " + in_name + " has shape " +
                                  shape_text(in.ndim, in.shape)};
   }
-  return choose_elements(in.dtype, out.dtype, elements);
+  const bool widens = out.dtype == DType::float32 && compute_dtype(in.dtype) == DType::float32;
+  if (out.dtype == in.dtype || widens) return {};
+  return {Code::bad_value, "out has dtype " + dtype_name(out.dtype) + ", but the result has dtype " + dtype_name(in.dtype)};
 }
 
 Status out_of_memory() { return {Code::out_of_memory, "no memory for the scratch space of a row"}; }
@@ -53,7 +44,12 @@ void write_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::p
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
-    for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
+    if (dtype == DType::float32 && rows.row_stride == item_size(dtype)) {
+      for (std::ptrdiff_t i = 0; i < run; ++i)
+        write_element(rows.data + i * item_size(DType::float32), static_cast<float>(values[done + i]));
+    } else {
+      for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
+    }
     done += run;
   }
 }
@@ -68,18 +64,28 @@ void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::pt
   }
 }
 
-RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpace& space, const KernelOperands& operands)
+RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands)
     : kernels_(kernels), space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
-  const std::ptrdiff_t tile_limit = kernels.tile_limit[static_cast<int>(elements)];
+  const std::ptrdiff_t tile_limit = kernels.tile_limit;
   bool contiguous = true, single_stride = true;
   for (int operand : {operands.input, operands.second, operands.output}) {
     if (operand < 0) continue;
     contiguous = contiguous && space.contiguous(operand);
     single_stride = single_stride && space.single_stride(operand);
   }
-  const bool right_dtype = operands.second < 0 || space.dtype(operands.second) == operands.second_dtype;
+  bool right_dtype = true;
+  if (operands.second >= 0) {
+    const DType given = space.dtype(operands.second), wanted = compute_dtype(space.dtype(operands.input));
+    right_dtype = compute_dtype(given) == wanted;
+    second_dtype_ = right_dtype ? given : wanted;
+  }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
+  // Results of 16 bits are converted from the cache.
+  if (direct_ && operands.output >= 0 && item_size(space.dtype(operands.output)) > 2) {
+    const std::ptrdiff_t row_bytes = classes * item_size(space.dtype(operands.output));
+    stream_ = row_bytes >= kStreamRowBytes && space.rows() * row_bytes >= kStreamBytes;
+  }
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
   const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
@@ -89,7 +95,7 @@ RowFeeder::RowFeeder(const KernelTable& kernels, Elements elements, const RowSpa
     // Sixteen rows share the cache lines that one of them touches; very long rows are gathered one by one all the same.
     const std::ptrdiff_t together = classes > kLongestGathered ? 1 : std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
     staged_rows_ = std::min(together, std::max<std::ptrdiff_t>(space.rows(), 1));
-    std::ptrdiff_t item = operands.second >= 0 ? item_size(operands.second_dtype) : 0;
+    std::ptrdiff_t item = operands.second >= 0 ? item_size(second_dtype_) : 0;
     for (int operand : {operands.input, operands.second, operands.output}) {
       if (operand >= 0) item = std::max(item, item_size(space.dtype(operand)));
     }
@@ -106,20 +112,17 @@ std::size_t RowFeeder::scratch_bytes() const {
 Operand RowFeeder::staged(char* memory, DType dtype) const {
   Operand rows;
   rows.data = memory;
+  rows.type = static_cast<Elements>(dtype);
   rows.class_stride = item_size(dtype);
   rows.row_stride = rows.class_stride * space_.classes();
   return rows;
 }
 
 void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* target, char* raw) const {
-  const DType from = space_.dtype(operands_.second), to = operands_.second_dtype;
+  const DType from = space_.dtype(operands_.second), to = second_dtype_;
   space_.gather(operands_.second, first, rows, from == to ? target : raw);
   if (from == to) return;
   const std::ptrdiff_t count = rows * space_.classes();
-  if (to == DType::float32 && (from == DType::float16 || from == DType::bfloat16)) {
-    kernels_.to_float(static_cast<Elements>(from), raw, count, reinterpret_cast<float*>(target));
-    return;
-  }
   const std::ptrdiff_t size = item_size(from), target_size = item_size(to);
   for (std::ptrdiff_t i = 0; i < count; ++i) write_floating(to, target + i * target_size, read_floating(from, raw + i * size));
 }
@@ -127,6 +130,7 @@ void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* 
 std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, char* scratch, Run& run) const {
   run.classes = space_.classes();
   run.scratch = scratch;
+  run.stream = stream_;
   if (direct_) {
     run.rows = space_.run_length(first, limit);
     run.input = space_.rows_at(operands_.input, first);
@@ -139,7 +143,7 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.input = staged(stage, space_.dtype(operands_.input));
   space_.gather(operands_.input, first, run.rows, run.input.data);
   if (operands_.second >= 0) {
-    run.second = staged(stage + 2 * stage_bytes_, operands_.second_dtype);
+    run.second = staged(stage + 2 * stage_bytes_, second_dtype_);
     convert_second(first, run.rows, run.second.data, stage + 3 * stage_bytes_);
   }
   if (operands_.output >= 0) run.output = staged(stage + stage_bytes_, space_.dtype(operands_.output));

@@ -11,12 +11,14 @@ namespace crossent {
 constexpr std::ptrdiff_t kMaxBlockRows = 512;
 
 std::string dtype_name(DType dtype);
-// Whether `out` may take the result of a computation on `in`, and which kernels do it.
-Status choose_elements(DType in, DType out, Elements& elements);
-// The type that arithmetic on a dtype is done in.
+// The type that arithmetic on a dtype is done in, and which kernels do it.
 constexpr DType compute_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+constexpr int compute_type(DType dtype) {
+  return static_cast<int>(dtype == DType::float64 ? ComputeType::f64 : ComputeType::f32);
+}
 Status check_floating(const char* name, const ConstArray& array);
-Status check_output(const ConstArray& in, const char* in_name, const Array& out, Elements& elements);
+// Whether `out` may take the result of a computation on `in`.
+Status check_output(const ConstArray& in, const char* in_name, const Array& out);
 
 Status out_of_memory();
 
@@ -29,13 +31,12 @@ struct KernelOperands {
   int input = 0;
   int second = -1;
   int output = -1;
-  DType second_dtype = DType::float32;  // what the kernel wants; the operand is converted where it has another
 };
 
 // Feeds blocks of rows to a kernel: as they lie where the kernel can take them, through scratch memory where not.
 class RowFeeder {
  public:
-  RowFeeder(const KernelTable& kernels, Elements elements, const RowSpace& space, const KernelOperands& operands);
+  RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands);
 
   // The division into blocks depends on shapes and layout only, never on threads.
   std::ptrdiff_t block_rows() const { return block_rows_; }
@@ -66,7 +67,8 @@ class RowFeeder {
   const KernelTable& kernels_;
   const RowSpace& space_;
   KernelOperands operands_;
-  bool direct_;
+  DType second_dtype_ = DType::float32;  // what a kernel can take; the operand is converted where it has another
+  bool direct_, stream_ = false;
   std::ptrdiff_t block_rows_, staged_rows_ = 0;
   std::size_t kernel_bytes_, stage_bytes_ = 0;
 };

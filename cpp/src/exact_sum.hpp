@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace crossent {
@@ -12,18 +13,20 @@ namespace crossent {
 class ExactSum {
  public:
   void add(double value) {
-    if (!std::isfinite(value)) {
+    std::uint64_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    const int exponent = static_cast<int>(bits >> 52) & 2047;
+    if (exponent == 2047) {
       special_ += value;
       return;
     }
-    int exponent;
-    const double fraction = std::frexp(value, &exponent);  // value = fraction * 2**exponent, |fraction| in [1/2, 1)
-    const std::int64_t mantissa = static_cast<std::int64_t>(std::ldexp(fraction, 53));
-    const int position = exponent - 53 + kOffset;  // of the mantissa's last bit; at least 0
+    // value = magnitude * 2**(position - kOffset); a subnormal has the exponent of the smallest normal number.
+    const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
+    const std::uint64_t magnitude = exponent ? fraction | (std::uint64_t{1} << 52) : fraction;
+    const int position = (exponent ? exponent : 1) - 1075 + kOffset;
     const int digit = position / 32, shift = position % 32;
     // A 53-bit number shifted by up to 31 spans three digits.
-    const std::int64_t sign = mantissa < 0 ? -1 : 1;
-    const std::uint64_t magnitude = static_cast<std::uint64_t>(mantissa * sign);
+    const std::int64_t sign = bits >> 63 ? -1 : 1;
     const std::uint64_t low = magnitude << shift;
     const std::uint64_t high = shift ? magnitude >> (64 - shift) : 0;
     digit_[digit] += sign * static_cast<std::int64_t>(low & 0xffffffffu);

@@ -9,14 +9,20 @@ namespace {
 template <class Index>
 bool read_run(const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, const IndexRange& range, std::int64_t* index) {
   bool bad = false;
-  for (std::ptrdiff_t i = 0; i < count; ++i) {
-    const Index raw = read_element<Index>(p + i * stride);
+  const auto read = [&](std::ptrdiff_t i, std::ptrdiff_t step) {
+    const Index raw = read_element<Index>(p + i * step);
     const std::int64_t value = static_cast<std::int64_t>(raw);
     const bool representable = sizeof(Index) < 8 || Index(-1) < Index(0) || value >= 0;
-    const bool ignore = range.has_ignored && representable && value == range.ignored;
-    const bool inside = representable && static_cast<std::uint64_t>(value) < static_cast<std::uint64_t>(range.classes);
+    const bool ignore = range.has_ignored & representable & (value == range.ignored);
+    const bool inside = representable & (static_cast<std::uint64_t>(value) < static_cast<std::uint64_t>(range.classes));
     bad |= !(inside | ignore);
     index[i] = ignore ? -1 : value;
+  };
+  // A stride that is known: a third of the time.
+  if (stride == sizeof(Index)) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) read(i, sizeof(Index));
+  } else {
+    for (std::ptrdiff_t i = 0; i < count; ++i) read(i, stride);
   }
   return !bad;
 }

@@ -29,6 +29,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/exp.hpp"
 #include "kernels/log1p.hpp"
 #include "kernels/reduce.hpp"
+#include "kernels/elements.hpp"
 #include "kernels/tile.hpp"
 #include "kernels/statistics.hpp"
 #include "kernels/groups.hpp"
@@ -40,51 +41,45 @@ unsigned long long kernel_runs = 0;
 #include "kernels/divergence.hpp"
 // clang-format on
 
-void to_float(Elements from, const char* source, ptrdiff_t count, float* target) {
-  if (from == Elements::f16) convert_to_compute((const Half*)source, count, target);
-  if (from == Elements::bf16) convert_to_compute((const BFloat16*)source, count, target);
-}
-
-template <class S>
-void logsumexp(const Run& run) {
-  process<LogSumExp<S>>(run);
+// Left to the compiler, which vectorizes it for each set.
+bool check_targets(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live) {
+  int64_t bad = 0, kept = 0;
+  for (ptrdiff_t i = 0; i < count; ++i) {
+    const int64_t is_ignored = target[i] == ignored, is_class = (uint64_t)target[i] < (uint64_t)classes;
+    bad |= 1 ^ (is_ignored | is_class);
+    kept += 1 ^ is_ignored;
+  }
+  *live = kept;
+  return bad == 0;
 }
 
 }  // namespace
 
-#define CROSSENT_FOR_ELEMENTS(kernel)                                                                 \
-  {process<kernel<float, float>>,       process<kernel<double, double>>, process<kernel<Half, Half>>, \
-   process<kernel<BFloat16, BFloat16>>, process<kernel<Half, float>>,    process<kernel<BFloat16, float>>}
-#define CROSSENT_FOR_INPUTS(kernel) \
-  {process<kernel<float>>, process<kernel<double>>, process<kernel<Half>>, process<kernel<BFloat16>>}
-#define CROSSENT_FOR_KINDS(S, O, gradient)                            \
-  {process<CrossEntropy<S, O, TargetKind::index, gradient>>,          \
-   process<CrossEntropy<S, O, TargetKind::smoothed_index, gradient>>, \
-   process<CrossEntropy<S, O, TargetKind::probabilities, gradient>>,  \
-   process<CrossEntropy<S, O, TargetKind::weighted_probabilities, gradient>>}
+#define CROSSENT_FOR_TYPES(kernel) {process<kernel<float>>, process<kernel<double>>}
+#define CROSSENT_FOR_KINDS(T, gradient)                                                                                   \
+  {process<CrossEntropy<T, TargetKind::index, gradient>>, process<CrossEntropy<T, TargetKind::smoothed_index, gradient>>, \
+   process<CrossEntropy<T, TargetKind::probabilities, gradient>>,                                                         \
+   process<CrossEntropy<T, TargetKind::weighted_probabilities, gradient>>}
 
 extern const KernelTable table = {
     CROSSENT_STRING(CROSSENT_TARGET),
     &kernel_runs,
     scratch_bytes,
-    {RowSum<float>::kBlock, RowSum<float>::kBlock, RowSum<float>::kBlock, RowSum<float>::kBlock, RowSum<float>::kBlock,
-     RowSum<float>::kBlock},
-    CROSSENT_FOR_ELEMENTS(Softmax),
-    CROSSENT_FOR_ELEMENTS(LogSoftmax),
-    {logsumexp<float>, logsumexp<double>, logsumexp<Half>, logsumexp<BFloat16>, logsumexp<Half>, logsumexp<BFloat16>},
-    CROSSENT_FOR_ELEMENTS(SoftmaxBackward),
-    CROSSENT_FOR_ELEMENTS(LogSoftmaxBackward),
-    {CROSSENT_FOR_KINDS(float, float, false), CROSSENT_FOR_KINDS(double, double, false), CROSSENT_FOR_KINDS(Half, float, false),
-     CROSSENT_FOR_KINDS(BFloat16, float, false), CROSSENT_FOR_KINDS(Half, float, false),
-     CROSSENT_FOR_KINDS(BFloat16, float, false)},
-    {CROSSENT_FOR_KINDS(float, float, true), CROSSENT_FOR_KINDS(double, double, true), CROSSENT_FOR_KINDS(Half, Half, true),
-     CROSSENT_FOR_KINDS(BFloat16, BFloat16, true), CROSSENT_FOR_KINDS(Half, float, true),
-     CROSSENT_FOR_KINDS(BFloat16, float, true)},
-    CROSSENT_FOR_INPUTS(MaxAndLogSum),
-    CROSSENT_FOR_INPUTS(Scores),
-    CROSSENT_FOR_INPUTS(Divergence),
-    CROSSENT_FOR_ELEMENTS(DivergenceGradient),
-    to_float,
+    kBlock<float>,
+    CROSSENT_FOR_TYPES(Softmax),
+    CROSSENT_FOR_TYPES(LogSoftmax),
+    CROSSENT_FOR_TYPES(LogSumExp),
+    CROSSENT_FOR_TYPES(SoftmaxBackward),
+    CROSSENT_FOR_TYPES(LogSoftmaxBackward),
+    {CROSSENT_FOR_KINDS(float, false), CROSSENT_FOR_KINDS(double, false)},
+    {CROSSENT_FOR_KINDS(float, true), CROSSENT_FOR_KINDS(double, true)},
+    CROSSENT_FOR_TYPES(MaxAndLogSum),
+    CROSSENT_FOR_TYPES(Scores),
+    CROSSENT_FOR_TYPES(Divergence),
+    CROSSENT_FOR_TYPES(DivergenceGradient),
+    convert_to_compute,
+    check_targets,
+    sum_of_rows,
 };
 
 }  // namespace CROSSENT_TARGET

@@ -7,10 +7,14 @@
 
 namespace crossent {
 
+// The types that elements have in memory; in the order of DType. Kernels compute in float32 or, for f64, in float64.
+enum class Elements : int { f32, f64, f16, bf16 };
+
 // One array seen as rows of classes. A kernel takes rows that are contiguous along the classes, or, up to its table's
 // tile_limit classes, adjacent rows that lie one element apart; the drivers gather everything else.
 struct Operand {
   char* data = nullptr;
+  Elements type = Elements::f32;
   ptrdiff_t row_stride = 0;    // bytes
   ptrdiff_t class_stride = 0;  // bytes
 };
@@ -18,20 +22,25 @@ struct Operand {
 // What every kernel call has: `rows` rows of `classes` >= 1 classes, and scratch_bytes(classes) of memory to work in.
 struct Run {
   Operand input;
-  Operand second;  // the gradient in backward kernels, target probabilities (compute type) in losses
+  Operand second;  // the gradient in backward kernels, target probabilities in losses
   Operand output;
   double* result = nullptr;  // one number a row, where the kernel has such
   ptrdiff_t rows = 0;
   ptrdiff_t classes = 0;
   char* scratch = nullptr;
+  bool stream = false;  // the output is so large that it had better not pass through the caches
 };
 
 // How the target distribution of a row is given: a(c), the weight of class c in the loss sum_c a(c) * -log p(c).
 enum class TargetKind { index, smoothed_index, probabilities, weighted_probabilities };
 constexpr int kTargetKinds = 4;
 
+// Numbers beyond the last row that the arrays of target_weight and gradient_scale must have, since they are read by vectors.
+constexpr ptrdiff_t kRowPadding = 64;
+
 struct CrossEntropyRun : Run {
   const int64_t* target = nullptr;            // index kinds: the class of each row, -1 for an ignored row
+  bool skips = false;                         // index kinds: some rows may be ignored; their two numbers below are 0
   const double* target_weight = nullptr;      // index kinds: (1 - smoothing) * weight[target] of each row
   const double* gradient_scale = nullptr;     // of each row: upstream gradient / divisor; null for the loss alone
   const void* class_weight = nullptr;         // compute type, per class: smoothed_index: smoothing / C * weight;
@@ -66,10 +75,9 @@ struct DivergenceRun : Run {
   double gradient_scale = 1;
 };
 
-// Element types of the input and of the output array.
-enum class Elements { f32, f64, f16, bf16, f16_to_f32, bf16_to_f32 };
-constexpr int kElements = 6;
-constexpr int kInputElements = 4;  // the first four: kernels without an output array
+// What a kernel computes in: its operands are of this type or, for float32, of a 16-bit type, each on its own.
+enum class ComputeType { f32, f64 };
+constexpr int kComputeTypes = 2;
 
 using Kernel = void (*)(const Run&);
 using CrossEntropyKernel = void (*)(const CrossEntropyRun&);
@@ -80,19 +88,22 @@ struct KernelTable {
   const char* name;
   unsigned long long* runs;  // how many kernel calls this table has served
   size_t (*scratch_bytes)(ptrdiff_t classes);
-  ptrdiff_t tile_limit[kElements];
-  Kernel softmax[kElements];
-  Kernel log_softmax[kElements];
-  Kernel logsumexp[kElements];  // of the input's type; the result is float64
-  Kernel softmax_backward[kElements];
-  Kernel log_softmax_backward[kElements];
-  CrossEntropyKernel cross_entropy[kElements][kTargetKinds];
-  CrossEntropyKernel cross_entropy_gradient[kElements][kTargetKinds];  // the loss too
-  ScoreKernel max_and_log_sum[kInputElements];
-  ScoreKernel scores[kInputElements];
-  DivergenceKernel divergence[kInputElements];
-  DivergenceKernel divergence_gradient[kElements];                                      // the divergence too
+  ptrdiff_t tile_limit;
+  Kernel softmax[kComputeTypes];
+  Kernel log_softmax[kComputeTypes];
+  Kernel logsumexp[kComputeTypes];  // the result is float64
+  Kernel softmax_backward[kComputeTypes];
+  Kernel log_softmax_backward[kComputeTypes];
+  CrossEntropyKernel cross_entropy[kComputeTypes][kTargetKinds];
+  CrossEntropyKernel cross_entropy_gradient[kComputeTypes][kTargetKinds];  // the loss too
+  ScoreKernel max_and_log_sum[kComputeTypes];
+  ScoreKernel scores[kComputeTypes];
+  DivergenceKernel divergence[kComputeTypes];
+  DivergenceKernel divergence_gradient[kComputeTypes];                                  // the divergence too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
+  // Whether all of them are classes or ignored, and how many are not ignored.
+  bool (*check_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live);
+  void (*sum)(const double* values, ptrdiff_t count, double* high, double* low);  // with what every addition rounds off
 };
 
 }  // namespace crossent

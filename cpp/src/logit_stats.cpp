@@ -35,9 +35,8 @@ class ScoresCall {
   // Calls consume(scores, share) for each block and finish(share) at last, where share = start() belongs to one thread.
   template <class Start, class Consume, class Finish>
   Status run(const KernelTable& kernels, Start start, Consume consume, Finish finish) const {
-    const DType dtype = space_.dtype(operands_.input);
-    const RowFeeder feeder(kernels, static_cast<Elements>(dtype), space_, operands_);
-    const ScoreKernel kernel = kernels.scores[static_cast<int>(dtype)];
+    const RowFeeder feeder(kernels, space_, operands_);
+    const ScoreKernel kernel = kernels.scores[compute_type(space_.dtype(operands_.input))];
     const std::ptrdiff_t most_rows = std::min(feeder.block_rows(), space_.rows());
     const std::size_t top_bytes = static_cast<std::size_t>(most_rows * top_k_) * sizeof(TopEntry);
     const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {

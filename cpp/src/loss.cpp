@@ -87,8 +87,8 @@ Status LossProblem::check_target_shape(const char* input_name, bool may_be_proba
   return {Code::bad_value, message};
 }
 
-Status LossProblem::check_output(const char* input_name, const Array& out, Elements& elements) const {
-  return crossent::check_output(*input_, input_name, out, elements);
+Status LossProblem::check_output(const char* input_name, const Array& out) const {
+  return crossent::check_output(*input_, input_name, out);
 }
 
 Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
@@ -98,14 +98,28 @@ Status LossProblem::check_per_sample(const char* name, const ConstArray& array) 
                                ", but there is one loss a sample, of shape " + shape_text(row_ndim_, row_shape_)};
 }
 
-void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
-                               std::int64_t* classes) const {
+namespace {
+
+// Native 64-bit indices one after the other, or null.
+const std::int64_t* in_place(DType dtype, const Operand& rows) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(rows.data) % alignof(std::int64_t) == 0;
+  const bool adjacent = rows.row_stride == sizeof(std::int64_t);
+  return dtype == DType::int64 && adjacent && aligned ? reinterpret_cast<const std::int64_t*>(rows.data) : nullptr;
+}
+
+}  // namespace
+
+const std::int64_t* LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                                              std::int64_t* classes) const {
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
+    const std::int64_t* target = in_place(space.dtype(operand), rows);
+    if (target && run == count && !has_ignored_) return target;
     read_indices(space.dtype(operand), rows.data, rows.row_stride, run, index_range(), classes + done);
     done += run;
   }
+  return classes;
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
@@ -119,7 +133,7 @@ void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* class
   }
 }
 
-Status LossProblem::scan_targets(const RowSpace& space, int operand) {
+Status LossProblem::scan_targets(const RowSpace& space, int operand, const KernelTable& kernels) {
   if (!has_indices_) {
     divisor_ = static_cast<double>(space.rows());
     return {};
@@ -133,21 +147,28 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand) {
     for (std::ptrdiff_t done = 0; done < count;) {
       const std::ptrdiff_t run = space.run_length(first + done, count - done);
       const Operand at = space.rows_at(operand, first + done);
-      if (!read_indices(target_->dtype, at.data, at.row_stride, run, index_range(), target + done)) {
-        return bad_index("target", *target_, index_range());
+      const std::int64_t* indices = weight_.empty() ? in_place(target_->dtype, at) : nullptr;
+      std::ptrdiff_t live = 0;
+      bool fine;
+      if (indices) {
+        fine = kernels.check_targets(indices, run, classes_, options_->ignore_index, &live);
+      } else {
+        fine = read_indices(target_->dtype, at.data, at.row_stride, run, index_range(), target + done);
+        for (std::ptrdiff_t i = 0; i < run; ++i) live += target[done + i] >= 0;
       }
+      if (!fine) return bad_index("target", *target_, index_range());
+      kept += live;
       done += run;
     }
-    if (weight_.empty()) {
-      for (std::ptrdiff_t i = 0; i < count; ++i) kept += target[i] >= 0;
-    } else {
+    if (!weight_.empty()) {
       double weights[kMaxBlockRows];
       for (std::ptrdiff_t i = 0; i < count; ++i) {
         weights[i] = target[i] < 0 ? 0 : weight_[static_cast<std::size_t>(target[i])];
       }
-      add_block(weight_sum, weights, count);
+      add_block(weight_sum, kernels, weights, count);
     }
   }
+  has_ignored_ = kept < rows;
   divisor_ = weight_.empty() ? static_cast<double>(kept) : weight_sum.value();
   return {};
 }
@@ -161,28 +182,15 @@ double LossProblem::reduce(const ExactSum& sum) const {
   return options_->reduction == Reduction::mean ? sum.value() / divisor_ : sum.value();
 }
 
-void add_block(ExactSum& sum, const double* values, std::ptrdiff_t count) {
-  constexpr std::ptrdiff_t lanes = 8;
-  double high[lanes] = {}, low[lanes] = {};
-  std::ptrdiff_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    for (std::ptrdiff_t k = 0; k < lanes; ++k) {
-      const double total = high[k] + values[i + k], part = total - high[k];
-      low[k] += (high[k] - (total - part)) + (values[i + k] - part);
-      high[k] = total;
-    }
-  }
-  double check = 0;
-  for (std::ptrdiff_t k = 0; k < lanes; ++k) check += high[k] - high[k];
-  if (check == 0) {
-    for (std::ptrdiff_t k = 0; k < lanes; ++k) {
-      sum.add(high[k]);
-      sum.add(low[k]);
-    }
+void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {
+  double high, low;
+  kernels.sum(values, count, &high, &low);
+  if (high - high == 0) {
+    sum.add(high);
+    sum.add(low);
   } else {
-    for (std::ptrdiff_t k = 0; k < i; ++k) sum.add(values[k]);
+    for (std::ptrdiff_t i = 0; i < count; ++i) sum.add(values[i]);
   }
-  for (; i < count; ++i) sum.add(values[i]);
 }
 
 }  // namespace crossent

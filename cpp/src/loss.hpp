@@ -16,16 +16,17 @@ class LossProblem {
   // `input` is logits or log_probs, by its name. Every error of a loss's arguments is reported here.
   Status check(const char* input_name, const ConstArray& input, const ConstArray& target, const LossOptions& options,
                bool may_be_probabilities);
-  Status check_output(const char* input_name, const Array& out, Elements& elements) const;
+  Status check_output(const char* input_name, const Array& out) const;
   Status check_per_sample(const char* name, const ConstArray& array) const;
 
-  // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets.
-  void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
-                    std::int64_t* classes) const;
+  // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets. In place
+  // where they lie in that form, or else in `classes`.
+  const std::int64_t* read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                                   std::int64_t* classes) const;
   // (1 - label_smoothing) * weight[target] of each; 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
-  Status scan_targets(const RowSpace& space, int operand);
+  Status scan_targets(const RowSpace& space, int operand, const KernelTable& kernels);
 
   // What a row's gradient is multiplied by, but for a per-sample upstream gradient.
   double gradient_factor(double upstream) const;
@@ -36,6 +37,8 @@ class LossProblem {
   const LossOptions& options() const { return *options_; }
   const ClassAxes& axes() const { return axes_; }
   std::ptrdiff_t classes() const { return classes_; }
+  // Whether scan_targets found ignored samples.
+  bool has_ignored() const { return has_ignored_; }
   bool has_indices() const { return has_indices_; }
   bool has_weight() const { return !weight_.empty(); }
   const std::vector<double>& weight() const { return weight_; }
@@ -57,9 +60,10 @@ class LossProblem {
   bool has_indices_ = true;
   std::vector<double> weight_;
   double divisor_ = 1;
+  bool has_ignored_ = false;
 };
 
-// Adds up to kMaxBlockRows numbers with what every addition rounds off.
-void add_block(ExactSum& sum, const double* values, std::ptrdiff_t count);
+// Adds numbers with what every addition of them rounds off.
+void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count);
 
 }  // namespace crossent

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dispatch.hpp"
 #include "elements.hpp"
 #include "loss.hpp"
 #include "parallel.hpp"
@@ -27,6 +28,8 @@ void fill_zero(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes
 }  // namespace
 
 Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const LossOptions& options, const LossResult& result) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return simd_status();
   LossProblem problem;
   if (Status s = problem.check("log_probs", log_probs, target, options, false); !s) return s;
   RowSpace space(log_probs.ndim, log_probs.shape, problem.axes());
@@ -35,13 +38,13 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
   const bool each = options.reduction == Reduction::none;
   const int losses = each ? space.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides) : -1;
   space.finish();
-  if (Status s = problem.scan_targets(space, classes); !s) return s;
+  if (Status s = problem.scan_targets(space, classes, *kernels); !s) return s;
   ExactSum sum;
   for (std::ptrdiff_t first = 0; first < space.rows(); first += kMaxBlockRows) {
     const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
-    std::int64_t index[kMaxBlockRows];
+    std::int64_t read[kMaxBlockRows];
     double loss[kMaxBlockRows];
-    problem.read_targets(space, classes, first, count, index);
+    const std::int64_t* index = problem.read_targets(space, classes, first, count, read);
     problem.target_weights(count, index, loss);
     for (std::ptrdiff_t done = 0; done < count;) {
       const std::ptrdiff_t run = space.run_length(first + done, count - done);
@@ -55,7 +58,7 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
     if (each) {
       write_rows(space, losses, first, count, loss);
     } else {
-      add_block(sum, loss, count);
+      add_block(sum, *kernels, loss, count);
     }
   }
   if (!each) *result.loss = problem.reduce(sum);
@@ -64,10 +67,11 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
 
 Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, const ConstArray& target,
                          const LossOptions& options, const Array& out) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return simd_status();
   LossProblem problem;
-  Elements elements;
   if (Status s = problem.check("log_probs", log_probs, target, options, false); !s) return s;
-  if (Status s = problem.check_output("log_probs", out, elements); !s) return s;
+  if (Status s = problem.check_output("log_probs", out); !s) return s;
   if (grad.values.data) {
     if (Status s = problem.check_per_sample("grad", grad.values); !s) return s;
   }
@@ -76,15 +80,15 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
   const int classes = space.add_row_shaped(target.data, target.dtype, target.strides);
   const int upstream = grad.values.data ? space.add_row_shaped(grad.values.data, grad.values.dtype, grad.values.strides) : -1;
   space.finish();
-  if (Status s = problem.scan_targets(space, classes); !s) return s;
+  if (Status s = problem.scan_targets(space, classes, *kernels); !s) return s;
   const std::ptrdiff_t blocks = (space.rows() + kMaxBlockRows - 1) / kMaxBlockRows;
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
     for (std::ptrdiff_t first = begin * kMaxBlockRows; first < std::min(end * kMaxBlockRows, space.rows());
          first += kMaxBlockRows) {
       const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
-      std::int64_t index[kMaxBlockRows];
+      std::int64_t read[kMaxBlockRows];
       double weight[kMaxBlockRows], factor[kMaxBlockRows];
-      problem.read_targets(space, classes, first, count, index);
+      const std::int64_t* index = problem.read_targets(space, classes, first, count, read);
       problem.target_weights(count, index, weight);
       std::fill(factor, factor + count, grad.value);
       if (upstream >= 0) read_rows(space, upstream, first, count, factor);

@@ -133,6 +133,7 @@ std::ptrdiff_t RowSpace::run_length(std::ptrdiff_t first, std::ptrdiff_t limit) 
 Operand RowSpace::rows_at(int operand, std::ptrdiff_t first) const {
   Operand rows;
   rows.data = operand_[operand].data + outer_.offset(operand, first);
+  rows.type = static_cast<Elements>(operand_[operand].dtype);
   rows.row_stride = outer_.ndim ? outer_.stride[operand][outer_.ndim - 1] : 0;
   rows.class_stride = classes_merged_.ndim ? classes_merged_.stride[operand][0] : item_size(operand_[operand].dtype);
   return rows;

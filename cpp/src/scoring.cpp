@@ -105,8 +105,8 @@ class TokenCall {
   }
 
   Status run(const KernelTable& kernels) const {
-    const RowFeeder feeder(kernels, static_cast<Elements>(space_.dtype(operands_.input)), space_, operands_);
-    const ScoreKernel kernel = kernels.max_and_log_sum[static_cast<int>(space_.dtype(operands_.input))];
+    const RowFeeder feeder(kernels, space_, operands_);
+    const ScoreKernel kernel = kernels.max_and_log_sum[compute_type(space_.dtype(operands_.input))];
     const std::size_t values_bytes = static_cast<std::size_t>(along_.count) * (sizeof(double) + sizeof(std::int64_t));
     const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
       for (std::ptrdiff_t block = begin; block < end; ++block) {

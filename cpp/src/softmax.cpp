@@ -10,7 +10,7 @@
 namespace crossent {
 namespace {
 
-using KernelList = Kernel (KernelTable::*)[kElements];
+using KernelList = Kernel (KernelTable::*)[kComputeTypes];
 
 // One kernel over all rows; `second` is the gradient of a backward kernel.
 Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name, const ConstArray* second, const Axes& axes,
@@ -18,22 +18,20 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
   const KernelTable* kernels = active_kernels();
   if (!kernels) return simd_status();
   ClassAxes class_axes;
-  Elements elements;
   if (Status s = check_floating(x_name, x); !s) return s;
   if (Status s = normalize_axes(axes, x.ndim, class_axes); !s) return s;
-  if (Status s = check_output(x, x_name, out, elements); !s) return s;
+  if (Status s = check_output(x, x_name, out); !s) return s;
   RowSpace space(x.ndim, x.shape, class_axes);
   KernelOperands operands;
   operands.input = space.add_class_shaped(x.data, x.dtype, x.strides);
   operands.output = space.add_class_shaped(out.data, out.dtype, out.strides);
   if (second) {
     operands.second = space.add_class_shaped(second->data, second->dtype, second->strides);
-    operands.second_dtype = x.dtype;
   }
   if (space.rows() == 0 || space.classes() == 0) return {};
   space.finish();
-  const RowFeeder feeder(*kernels, elements, space, operands);
-  const Kernel kernel = (kernels->*list)[static_cast<int>(elements)];
+  const RowFeeder feeder(*kernels, space, operands);
+  const Kernel kernel = (kernels->*list)[compute_type(x.dtype)];
   const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
                                          [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
                                            for (std::ptrdiff_t block = first; block < end; ++block) {
@@ -102,9 +100,8 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
   const int result = space.add_row_shaped(out.data, out.dtype, out.strides);
   if (space.rows() == 0) return {};
   space.finish();
-  const Elements elements = static_cast<Elements>(x.dtype);
-  const RowFeeder feeder(*kernels, elements, space, operands);
-  const Kernel kernel = kernels->logsumexp[static_cast<int>(elements)];
+  const RowFeeder feeder(*kernels, space, operands);
+  const Kernel kernel = kernels->logsumexp[compute_type(x.dtype)];
   const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
                                          [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
                                            double values[kMaxBlockRows];

@@ -96,7 +96,7 @@ struct DivergenceSum {
   template <bool kCareful>
   static CROSSENT_INLINE Vec<T> divergence_exp(const Pair<Vec<T>>& d) {
     if constexpr (kCareful) return exp_of(d);
-    return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), zero<T>());
+    return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), zero<T>());
   }
   // kCareful: logits may be -inf, and differences overflow.
   template <bool kTempered, bool kCareful>
@@ -158,26 +158,29 @@ struct DivergenceSum {
   }
 };
 
-// The divergence of rows, but for the element type in memory.
+// The divergence of rows.
 template <class T>
 struct DivergenceTerms {
   using Value = T;
   static constexpr int kInputs = 2;
-  static constexpr bool kKeep = false;
+  static constexpr bool skips = false;
 
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> p_statistics, q_statistics;
-  double moment[kGroup<T>], moment_low[kGroup<T>];
+  double moment[kGroupRows<T>] = {}, moment_low[kGroupRows<T>] = {};
   Scale<T> p_scale, q_scale;
 
-  CROSSENT_INLINE explicit DivergenceTerms(const DivergenceRun& r) : run(r), p_statistics{}, q_statistics{} {}
+  CROSSENT_INLINE explicit DivergenceTerms(const DivergenceRun& r) : run(r), p_statistics{}, q_statistics{} {
+    fill(p_statistics.shift, kGroupRows<T>, 1.0);
+    fill(q_statistics.shift, kGroupRows<T>, 1.0);
+  }
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
   CROSSENT_INLINE Pair<double> inverse() const { return {run.inverse_temperature, run.inverse_temperature_low}; }
 
   CROSSENT_SHARED void read_block(DivergenceSum<T>& row, const T* p, const T* q, ptrdiff_t n) const {
-    row.grow_to(row_max(p, n), row_max(q, n));
+    row.grow_to(block_largest(p, n), block_largest(q, n));
     row.add_block(p, q, n);
   }
   CROSSENT_SHARED void end_row(const DivergenceSum<T>& row, ptrdiff_t lane) {
@@ -194,45 +197,57 @@ struct DivergenceTerms {
     statistics.sum_low[lane] = sum.low;
   }
 
-  CROSSENT_SHARED void tile_step(const T* p, const T* q, ptrdiff_t classes) {
-    const Vec<T> p_top = tile_max(p, classes), q_top = tile_max(q, classes);
+  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, T*) {
+    DivergenceSum<T> row(inverse());
+    for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
+      const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+      read_block(row, p.block(first, n), q.block(first, n), n);
+    }
+    end_row(row, lane);
+  }
+
+  CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
+    Tiles<T> second = tiles;
+    second.logits = tiles.second;
+    tile_maxima(tiles, p_statistics.max);
+    tile_maxima(second, q_statistics.max);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+      add_tile(tiles.logits + t * tiles.size, tiles.second + t * tiles.size, tiles.lane(t), tiles.classes);
+    }
+  }
+  CROSSENT_SHARED void add_tile(const T* p, const T* q, ptrdiff_t lane, ptrdiff_t classes) {
+    const Vec<T> p_top = load(p_statistics.max + lane), q_top = load(q_statistics.max + lane);
     const Tempering<T> tempering(inverse());
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     sum_tile<3>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       Terms<T, 3> result;
-      DivergenceSum<T>::careful_terms(load(p + c * kGroup<T>), load(q + c * kGroup<T>), p_top, q_top, tempering, p_at_max,
+      DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, p_at_max,
                                       q_at_max, result);
       return result;
     });
-    T p_ties[kGroup<T>], q_ties[kGroup<T>];
-    store(p_statistics.max, p_top);
-    store(q_statistics.max, q_top);
-    store(p_ties, p_at_max);
-    store(q_ties, q_at_max);
-    sums[0].write(p_statistics.sum, p_statistics.sum_low);
-    sums[1].write(q_statistics.sum, q_statistics.sum_low);
-    sums[2].write(moment, moment_low);
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-      p_statistics.ties[lane] = p_ties[lane];
-      q_statistics.ties[lane] = q_ties[lane];
-    }
+    store_as_double(p_statistics.ties + lane, p_at_max);
+    store_as_double(q_statistics.ties + lane, q_at_max);
+    sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);
+    sums[1].write(q_statistics.sum + lane, q_statistics.sum_low + lane);
+    sums[2].write(moment + lane, moment_low + lane);
   }
 
   // The divergences of a group, and what the gradient multiplies exponentials with.
-  CROSSENT_SHARED void summarize(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t lanes) {
     const Vec<double> none = zero<double>(), infinite = splat(__builtin_inf()), factor = splat(run.gradient_scale);
-    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals p = totals(p_statistics, lane), q = totals(q_statistics, lane);
+      const Pair<Vec<double>> p_inverse = inverse_sum<T>(p), q_inverse = inverse_sum<T>(q);
       const Mask<double> valid = p.valid & q.valid;
       const Vec<double> moments = load(moment + lane), low = select(moments < infinite, load(moment_low + lane), none);
-      const Vec<double> cross = (moments + low) * splat(kUnbias<T>) * p.inverse.high;
-      const Vec<double> divergence = cross + (q.log_sum - p.log_sum);
+      const Vec<double> cross = (moments + low) * splat(kUnbias<T>) * p_inverse.high;
+      const Vec<double> divergence = cross + (log_sum<T>(q) - log_sum<T>(p));
       double result[8];
       store(result, select(valid, select(divergence > none, divergence, none), splat((double)__builtin_nan(""))));
       for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.result[first_row + lane + i] = result[i];
-      p_scale.set(lane, only_where<T>(valid, scaled(p.inverse, factor)), p_statistics);
-      q_scale.set(lane, only_where<T>(valid, scaled(q.inverse, factor)), q_statistics);
+      p_scale.set(lane, only_where<T>(valid, scaled(p_inverse, factor)), p_statistics);
+      q_scale.set(lane, only_where<T>(valid, scaled(q_inverse, factor)), q_statistics);
     }
   }
   static CROSSENT_INLINE Pair<Vec<double>> scaled(const Pair<Vec<double>>& a, Vec<double> factor) {
@@ -243,7 +258,7 @@ struct DivergenceTerms {
   // The gradient of some classes; both products are rounded alike, so that equal rows give exactly 0.
   template <class Rows>
   CROSSENT_INLINE auto element(Rows rows) const {
-    const auto p_part = p_scale.pick(rows), q_part = q_scale.pick(rows);
+    const auto p_part = p_scale.template pick<false>(rows), q_part = q_scale.template pick<false>(rows);
     const Vec<T> p_top = rows(p_statistics.max), q_top = rows(q_statistics.max);
     const Tempering<T> tempering(inverse());
     return [=](Vec<T> p, Vec<T> q) CROSSENT_LAMBDA {
@@ -252,65 +267,31 @@ struct DivergenceTerms {
       return q_part(f) - p_part(e);
     };
   }
-
-  CROSSENT_SHARED void tile_output(T* p, const T* q, ptrdiff_t classes) const {
-    const auto gradient = element(AllRows<T>{});
-    write_tile(p, classes,
-               [&](ptrdiff_t c) CROSSENT_LAMBDA { return gradient(load(p + c * kGroup<T>), load(q + c * kGroup<T>)); });
-  }
-  CROSSENT_SHARED void block_output(ptrdiff_t lane, const T* p, const T* q, ptrdiff_t n, T* out) const {
-    const auto gradient = element(OneRow<T>{lane});
-    write_row(out, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return gradient(load(p + i, (T)0), load(q + i, (T)0)); });
-  }
 };
 
-template <class S>
-struct DivergenceRows : DivergenceTerms<Compute<S>> {
-  using In = S;      // p
-  using Second = S;  // q
-  using T = Compute<S>;
+template <class T>
+struct Divergence : DivergenceTerms<T> {
+  static constexpr bool kOutput = false;
+  using DivergenceTerms<T>::DivergenceTerms;
+};
+
+template <class T>
+struct DivergenceGradient : DivergenceTerms<T> {
+  static constexpr bool kOutput = true;
   using DivergenceTerms<T>::DivergenceTerms;
 
-  CROSSENT_INLINE T* memory(int which) const { return (T*)this->run.scratch + which * kScoreBlock; }
-  // Calls f(first, n, p, q) for each block of a row.
-  template <class F>
-  CROSSENT_INLINE void for_each_block(const S* p, const S* q, ptrdiff_t classes, F&& f) const {
-    for (ptrdiff_t first = 0; first < classes; first += kScoreBlock) {
-      const ptrdiff_t n = classes - first < kScoreBlock ? classes - first : kScoreBlock;
-      f(first, n, computed(p + first, n, memory(0)), computed(q + first, n, memory(1)));
-    }
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const T *p = tiles.logits + t * tiles.size, *q = tiles.second + t * tiles.size;
+    const auto gradient = this->element(TileOfRows<T>{tiles.lane(t)});
+    write_tile(out, tiles.classes,
+               [&](ptrdiff_t c) CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
   }
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, const S* p, const S* q, ptrdiff_t classes, T*) {
-    DivergenceSum<T> row(this->inverse());
-    for_each_block(p, q, classes,
-                   [&](ptrdiff_t, ptrdiff_t n, const T* x, const T* y) CROSSENT_LAMBDA { this->read_block(row, x, y, n); });
-    this->end_row(row, lane);
-  }
-  CROSSENT_INLINE void finish(ptrdiff_t count) { this->summarize(count); }
-};
-
-template <class S>
-struct Divergence : DivergenceRows<S> {
-  using Out = Compute<S>;
-  static constexpr bool kOutput = false;
-  using DivergenceRows<S>::DivergenceRows;
-};
-
-template <class S, class O>
-struct DivergenceGradient : DivergenceRows<S> {
-  using T = Compute<S>;
-  using Out = O;
-  static constexpr bool kOutput = true;
-  using DivergenceRows<S>::DivergenceRows;
-
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* p, const S* q, ptrdiff_t classes, const T*, O* out) const {
-    this->for_each_block(p, q, classes, [&](ptrdiff_t first, ptrdiff_t n, const T* x, const T* y) CROSSENT_LAMBDA {
-      if constexpr (sizeof(O) == sizeof(T)) {
-        this->block_output(lane, x, y, n, (T*)(out + first));
-      } else {
-        this->block_output(lane, x, y, n, this->memory(0));
-        convert_from_compute(this->memory(0), n, out + first);
-      }
+  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, const T*,
+                                  RowOutput<T> out) const {
+    const auto gradient = this->element(OneRow<T>{lane});
+    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      const T *x = p.block(first, n), *y = q.block(first, n);
+      return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return gradient(load(x + i, (T)0), load(y + i, (T)0)); };
     });
   }
 };

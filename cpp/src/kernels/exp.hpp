@@ -3,32 +3,35 @@
 
 // exp(d) = 2**n * exp(r), n = round(d / ln 2), r = d - n * ln2 in two pieces (n * ln2_hi is exact without FMA too).
 // exp(r) = 1 + r + r**2 * q(r), |r| <= ln(2)/2, with q a minimax polynomial in Horner form; exp(0) is exactly 1.
-// The exponent is biased so that no result above half the smallest subnormal is itself subnormal: sums keep their bits, and
-// undoing the bias in the factor that a result is multiplied by rounds it once.
+// The exponent is biased so that no result is subnormal: sums keep their bits, and undoing the bias in the factor that a result
+// is multiplied by rounds it once. Everything below the range of the biased exponents is exactly 0, since 2**n is made of bits:
+// the exponent field of 0 means the number 0. `floor` is where that is so.
 template <class T>
 struct ExpConstants;
 
-// Degree 6, relative error 2**-28.2 (Sollya's fpminimax); at most 0.892 ULP over all floats of [-104, 40], 1.168 without FMA.
+// Degree 6, relative error 2**-28.2 (Sollya's fpminimax); at most 0.892 ULP over all floats of [-132, 40], 1.168 without FMA.
 template <>
 struct ExpConstants<float> {
-  static constexpr int bias = 32;
-  static constexpr float smallest = -104.0f;  // exp(-104) < 2**-150, half the smallest subnormal
+  static constexpr int bias = 64;
+  static constexpr float floor = -191 * 0x1.62e43p-1f;  // n = -191, whose biased exponent field is 0
+  static constexpr float largest_exact = 0x1p22f;       // m + floor is close enough to that up to here
   static constexpr float log2_e = 0x1.715476p+0f;
   static constexpr float ln2_hi = 0x1.62e4p-1f;
   static constexpr float ln2_lo = 0x1.7f7d1cp-20f;
-  static constexpr float shifter = 0x1.8p+23f + bias;
+  static constexpr float shifter = 0x1.8p+23f + 127 + bias;
   static constexpr float q[] = {0x1.695414p-10f, 0x1.123b04p-7f, 0x1.555a22p-5f, 0x1.55549p-3f, 0x1.fffffap-2f};
 };
 
-// Degree 11, relative error 2**-57.8; at most 0.889 ULP on 3e7 points of [-745, 40], 1.171 without FMA.
+// Degree 11, relative error 2**-57.8; at most 0.889 ULP on 3e7 points of [-797, 40], 1.171 without FMA.
 template <>
 struct ExpConstants<double> {
-  static constexpr int bias = 64;
-  static constexpr double smallest = -746.0;  // exp(-746) < 2**-1075, half the smallest subnormal
+  static constexpr int bias = 128;
+  static constexpr double floor = -1151 * 0x1.62e42fefa39efp-1;
+  static constexpr double largest_exact = 0x1p50;
   static constexpr double log2_e = 0x1.71547652b82fep+0;
   static constexpr double ln2_hi = 0x1.62e42fefa38p-1;
   static constexpr double ln2_lo = 0x1.ef35793c7673p-45;
-  static constexpr double shifter = 0x1.8p+52 + bias;
+  static constexpr double shifter = 0x1.8p+52 + 1023 + bias;
   static constexpr double q[] = {0x1.ad85bb7fcf4dap-26, 0x1.28aeb476caa8dp-22, 0x1.71df22fd74365p-19, 0x1.a01998b27e796p-16,
                                  0x1.a01a012aa8e77p-13, 0x1.6c16c184a9d23p-10, 0x1.1111111127d09p-7,  0x1.5555555550629p-5,
                                  0x1.55555555554f9p-3,  0x1.000000000000ap-1};
@@ -40,15 +43,21 @@ struct Pair {
   V high, low;
 };
 
-// a + b exactly (Knuth), for any order of magnitudes; NaN in the low part where the sum is not finite.
-template <class V>
-CROSSENT_INLINE Pair<V> two_sum(V a, V b) {
-  const V sum = a + b;
-  const V b_part = sum - a;
+// a + b exactly, for any order of magnitudes; NaN in the low part where the sum is not finite.
+CROSSENT_INLINE Pair<double> two_sum(double a, double b) {
+  const double sum = a + b;
+  const double b_part = sum - a;
   return {sum, (a - (sum - b_part)) + (b - b_part)};
 }
+template <class T>
+CROSSENT_INLINE Pair<Vec<T>> two_sum(Vec<T> a, Vec<T> b) {
+  Pair<Vec<T>> r;
+  r.high = a + b;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.low.part[i] = sum_error(a.part[i], b.part[i], r.high.part[i]); });
+  return r;
+}
 
-// exp(d.high + d.low) * 2**bias for d between `smallest` and 40; garbage, but no trap, elsewhere.
+// exp(d.high + d.low) * 2**bias for d between `floor` and 40; NaN where d is NaN; garbage, but no trap, elsewhere.
 template <class T>
 CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
   using K = ExpConstants<T>;
@@ -57,21 +66,34 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
   const Vec<T> r = fma(n, splat(-K::ln2_hi), d.high) + fma(n, splat(-K::ln2_lo), d.low);
   Vec<T> q = splat(K::q[0]);
   for (size_t i = 1; i < sizeof K::q / sizeof K::q[0]; ++i) q = fma(q, r, splat(K::q[i]));
-  const Vec<T> exp_r = fma(r, fma(r, q, splat((T)1)), splat((T)1));
-  return scale_by_low_bits(exp_r, shifted);
+  const Vec<T> power = power_of_two(shifted);
+  return fma(r * power, fma(r, q, splat((T)1)), power);
 }
 
-// exp(x - m) * 2**bias for x <= m + 40: 0 where it would be below half the smallest subnormal, NaN where x is NaN.
+// What exponentials are taken relative to: exp(x - origin) * 2**bias for x <= origin + 40, 0 where that would be below half the
+// smallest subnormal, NaN where x is NaN.
 template <class T>
-CROSSENT_INLINE Vec<T> exp_of_difference(Vec<T> x, Vec<T> m) {
-  const Pair<Vec<T>> d = two_sum(x, zero<T>() - m);
-  // max(0, d) is 0 for every d below `smallest`, and NaN for NaN, whose bits exp_biased does not keep.
-  return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), max_or_second(zero<T>(), d.high));
-}
+struct Exponential {
+  Vec<T> minus_origin, lowest;
+
+  CROSSENT_INLINE explicit Exponential(Vec<T> origin)
+      : minus_origin(zero<T>() - origin), lowest(origin + splat(ExpConstants<T>::floor)) {}
+
+  // x is raised to where the exponential is 0, rather than the result replaced: one operation, and no infinities to care for.
+  // For |origin| <= largest_exact.
+  CROSSENT_INLINE Vec<T> operator()(Vec<T> x) const { return exp_biased(two_sum(max_or_second(lowest, x), minus_origin)); }
+
+  // For any origin.
+  CROSSENT_INLINE Vec<T> of_any(Vec<T> x) const {
+    const Pair<Vec<T>> d = two_sum(x, minus_origin);
+    // max(0, d) is 0 for every d below the floor, and NaN for NaN.
+    return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
+  }
+};
 
 // Undoes the bias: a power of two, so exact unless the product is subnormal.
 template <class T>
-constexpr double kUnbias = sizeof(T) == 4 ? 0x1p-32 : 0x1p-64;
+constexpr double kUnbias = sizeof(T) == 4 ? 0x1p-64 : 0x1p-128;
 
 // What rounding the product a * b leaves; 0 without FMA.
 CROSSENT_INLINE Vec<double> product_error(Vec<double> a, Vec<double> b) { return fma(a, b, zero<double>() - a * b); }
@@ -95,9 +117,10 @@ CROSSENT_SHARED Pair<double> exp_pair(double a, double b) {
   const Pair<Vec<double>> tail = two_sum(r, r * r * q);
   const Pair<Vec<double>> whole = two_sum(splat(1.0), tail.high);
   const Vec<double> low = whole.low + (tail.low + (r_low - (r - r_high)) * (splat(1.0) + r));
+  const Vec<double> power = power_of_two(shifted) * splat(kUnbias<double>);
   double high_lane[8], low_lane[8];
-  store(high_lane, scale_by_low_bits(whole.high, shifted) * splat(kUnbias<double>));
-  store(low_lane, scale_by_low_bits(splat(1.0), shifted) * splat(kUnbias<double>) * low);
+  store(high_lane, whole.high * power);
+  store(low_lane, low * power);
   const double d_high = a - b;
   if (d_high >= -700) return {high_lane[0], low_lane[0]};
   return {d_high < 0 ? 0.0 : d_high, 0.0};

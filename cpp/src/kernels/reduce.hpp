@@ -1,19 +1,20 @@
 // Sums over the classes of a row. This file alone fixes the order of summation, the same for a row that lies contiguous
 // (vectors along the classes) and for a tile (vectors across rows): element i belongs to lane i mod L (L = 16 floats or 8
-// doubles); each lane adds its elements in groups of four, then the groups in double precision; then the lanes as a tree.
+// doubles); each lane adds its elements in groups of four; of floats, lanes i and i + 8 are added too; then come the groups, in
+// double precision; then the 8 lanes as a tree.
 #pragma once
 
 // Full vectors, and the last one of a row: loads that a sum's term calls without knowing which it is.
 struct FullLoad {
-  template <class S>
-  CROSSENT_INLINE Vec<Compute<S>> operator()(const S* p, Compute<S>) const {
+  template <class T>
+  CROSSENT_INLINE Vec<T> operator()(const T* p, T) const {
     return load(p);
   }
 };
 struct PartialLoad {
   ptrdiff_t count;
-  template <class S>
-  CROSSENT_INLINE Vec<Compute<S>> operator()(const S* p, Compute<S> fill) const {
+  template <class T>
+  CROSSENT_INLINE Vec<T> operator()(const T* p, T fill) const {
     return load_partial(p, count, fill);
   }
 };
@@ -21,28 +22,16 @@ struct PartialLoad {
 template <class T>
 struct LaneSum;
 
-// float32: a group of four is added in float32, the groups in float64.
 template <>
 struct LaneSum<float> {
-  Vec<double> low, high;
-  CROSSENT_INLINE void clear() { low = high = zero<double>(); }
-  CROSSENT_INLINE void add(Vec<float> group) {
-    const Widened w = widen(group);
-    low = low + w.low;
-    high = high + w.high;
-  }
-  CROSSENT_INLINE void scale(Vec<double> factor) {
-    low = low * factor;
-    high = high * factor;
-  }
-  CROSSENT_INLINE Pair<double> total() const {
-    double lane[8];
-    store(lane, low + high);
-    return {((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])), 0.0};
-  }
+  Vec<double> sum;
+  CROSSENT_INLINE void clear() { sum = zero<double>(); }
+  CROSSENT_INLINE void add(Vec<float> group) { sum = sum + widen_folded(group); }
+  CROSSENT_INLINE void scale(Vec<double> factor) { sum = sum * factor; }
+  CROSSENT_INLINE Pair<double> total() const { return {sum_of_lanes(sum), 0.0}; }
 };
 
-// float64: a group of four is added in float64, the groups with a two-sum whose low parts are added up too.
+// The groups are added with a two-sum whose low parts are added up too.
 template <>
 struct LaneSum<double> {
   Vec<double> sum, rest;
@@ -56,7 +45,7 @@ struct LaneSum<double> {
     sum = sum * factor;
     rest = rest * factor;
   }
-  CROSSENT_INLINE Pair<double> total() const {
+  CROSSENT_SHARED Pair<double> total() const {
     double high[8], low[8];
     store(high, sum);
     store(low, rest);
@@ -74,20 +63,26 @@ struct LaneSum<double> {
 template <class T, int N>
 struct Terms {
   Vec<T> term[N];
+
+  CROSSENT_INLINE Terms operator+(const Terms& other) const {
+    Terms r;
+    for (int s = 0; s < N; ++s) r.term[s] = term[s] + other.term[s];
+    return r;
+  }
 };
 
-// Adds to `sums` the N terms of each of n contiguous elements; term(i, load) gives those of elements i, i + 1, …, i + L - 1
-// and must be 0 in the lanes that load() fills.
+// The sum of four vectors' terms from element i on, and that of the fewer at the end of a row: term(i, load) gives the terms of
+// elements i, i + 1, …, i + L - 1 and must be 0 in the lanes that load() fills.
 template <int N, class T, class Term>
-CROSSENT_INLINE void sum_row(LaneSum<T>* sums, ptrdiff_t n, Term&& term) {
+CROSSENT_INLINE Terms<T, N> group_of_four(ptrdiff_t i, Term&& term) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  ptrdiff_t i = 0;
-  for (; i + 4 * lanes <= n; i += 4 * lanes) {
-    const Terms<T, N> a = term(i, FullLoad{}), b = term(i + lanes, FullLoad{});
-    const Terms<T, N> c = term(i + 2 * lanes, FullLoad{}), d = term(i + 3 * lanes, FullLoad{});
-    for (int s = 0; s < N; ++s) sums[s].add((a.term[s] + b.term[s]) + (c.term[s] + d.term[s]));
-  }
-  if (i == n) return;
+  const Terms<T, N> a = term(i, FullLoad{}), b = term(i + lanes, FullLoad{});
+  const Terms<T, N> c = term(i + 2 * lanes, FullLoad{}), d = term(i + 3 * lanes, FullLoad{});
+  return (a + b) + (c + d);
+}
+template <int N, class T, class Term>
+CROSSENT_INLINE Terms<T, N> last_group(ptrdiff_t i, ptrdiff_t n, Term&& term) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   Terms<T, N> part[4];
   for (int k = 0; k < 4; ++k) {
     for (int s = 0; s < N; ++s) part[k].term[s] = zero<T>();
@@ -95,18 +90,35 @@ CROSSENT_INLINE void sum_row(LaneSum<T>* sums, ptrdiff_t n, Term&& term) {
   for (int k = 0; i < n; ++k, i += lanes) {
     part[k] = n - i >= lanes ? term(i, FullLoad{}) : term(i, PartialLoad{n - i});
   }
-  for (int s = 0; s < N; ++s) {
-    sums[s].add((part[0].term[s] + part[1].term[s]) + (part[2].term[s] + part[3].term[s]));
-  }
+  return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
-// The total of a tile's lane j, for as many rows as a vector has lanes.
+// Adds to `sums` the N terms of each of n contiguous elements.
+template <int N, class T, class Term>
+CROSSENT_INLINE void sum_row(LaneSum<T>* sums, ptrdiff_t n, Term&& term) {
+  constexpr ptrdiff_t group = 4 * Vec<T>::kLanes;
+  LaneSum<T> lanes[N];  // not in memory: the stores of a term may alias it
+  for (int s = 0; s < N; ++s) lanes[s] = sums[s];
+  ptrdiff_t i = 0;
+  for (; i + group <= n; i += group) {
+    const Terms<T, N> terms = group_of_four<N, T>(i, term);
+    for (int s = 0; s < N; ++s) lanes[s].add(terms.term[s]);
+  }
+  if (i < n) {
+    const Terms<T, N> terms = last_group<N, T>(i, n, term);
+    for (int s = 0; s < N; ++s) lanes[s].add(terms.term[s]);
+  }
+  for (int s = 0; s < N; ++s) sums[s] = lanes[s];
+}
+
+// The total of a tile's lane, for as many rows as a vector has lanes.
 template <class T>
 struct TileSum;
 template <>
 struct TileSum<float> {
   Widened sum;
   CROSSENT_INLINE void clear() { sum.low = sum.high = zero<double>(); }
+  CROSSENT_INLINE void set(Vec<float> group) { sum = widen(group); }
   CROSSENT_INLINE void add(Vec<float> group) {
     const Widened w = widen(group);
     sum.low = sum.low + w.low;
@@ -127,6 +139,10 @@ template <>
 struct TileSum<double> {
   Vec<double> sum, rest;
   CROSSENT_INLINE void clear() { sum = rest = zero<double>(); }
+  CROSSENT_INLINE void set(Vec<double> group) {
+    sum = group;
+    rest = zero<double>();
+  }
   CROSSENT_INLINE void add(Vec<double> group) {
     const Pair<Vec<double>> s = two_sum(sum, group);
     sum = s.high;
@@ -143,35 +159,77 @@ struct TileSum<double> {
   }
 };
 
+// The terms of classes c, c + L, c + 2 * L and c + 3 * L of a tile, added.
+template <int N, class T, class Term>
+CROSSENT_INLINE Terms<T, N> tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, Term&& term) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  Terms<T, N> group = term(c);
+  if (c + lanes < classes) group = group + term(c + lanes);
+  if (c + 2 * lanes < classes) {
+    Terms<T, N> second = term(c + 2 * lanes);
+    if (c + 3 * lanes < classes) second = second + term(c + 3 * lanes);
+    group = group + second;
+  }
+  return group;
+}
+
 // The same sums for a tile: term(c) gives the N terms of class c of all rows; totals[s] the sums of the rows.
 template <int N, class T, class Term>
 CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const ptrdiff_t used = classes < lanes ? classes : lanes;
-  TileSum<T> lane[N][lanes];
+  const ptrdiff_t used = classes < 8 ? classes : 8;
+  TileSum<T> lane[N][8];
   for (ptrdiff_t j = 0; j < used; ++j) {
-    for (int s = 0; s < N; ++s) lane[s][j].clear();
     for (ptrdiff_t c = j; c < classes; c += 4 * lanes) {
-      Terms<T, N> group = term(c);
-      if (c + lanes < classes) {
-        const Terms<T, N> b = term(c + lanes);
-        for (int s = 0; s < N; ++s) group.term[s] = group.term[s] + b.term[s];
-      }
-      if (c + 2 * lanes < classes) {
-        Terms<T, N> second = term(c + 2 * lanes);
-        if (c + 3 * lanes < classes) {
-          const Terms<T, N> d = term(c + 3 * lanes);
-          for (int s = 0; s < N; ++s) second.term[s] = second.term[s] + d.term[s];
+      Terms<T, N> group = tile_group_of_four<N, T>(c, classes, term);
+      if (lanes > 8 && c + 8 < classes) group = group + tile_group_of_four<N, T>(c + 8, classes, term);
+      for (int s = 0; s < N; ++s) {
+        if (c == j) {
+          lane[s][j].set(group.term[s]);
+        } else {
+          lane[s][j].add(group.term[s]);
         }
-        for (int s = 0; s < N; ++s) group.term[s] = group.term[s] + second.term[s];
       }
-      for (int s = 0; s < N; ++s) lane[s][j].add(group.term[s]);
     }
   }
-  for (ptrdiff_t step = lanes / 2; step > 0; step /= 2) {
+  for (ptrdiff_t step = 4; step > 0; step /= 2) {
     for (ptrdiff_t j = 0; j < step && j + step < used; ++j) {
       for (int s = 0; s < N; ++s) lane[s][j].join(lane[s][j + step]);
     }
   }
   for (int s = 0; s < N; ++s) totals[s] = lane[s][0];
+}
+
+// The same for a tile of at most kShortTile classes, padded to so many with classes whose term is 0: no loop, no sums in
+// memory.
+constexpr ptrdiff_t kShortTile = 16;
+template <class T, class Term>
+CROSSENT_INLINE TileSum<T> sum_short_tile(Term&& term) {
+  const auto lane = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    TileSum<T> sum;
+    sum.set(term(c) + term(c + 8));
+    return sum;
+  };
+  const auto pair = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    TileSum<T> sum = lane(c);
+    sum.join(lane(c + 4));
+    return sum;
+  };
+  TileSum<T> even = pair(0), odd = pair(1);
+  even.join(pair(2));
+  odd.join(pair(3));
+  even.join(odd);
+  return even;
+}
+
+// The sum of results of rows as a pair.
+inline void sum_of_rows(const double* values, ptrdiff_t count, double* high, double* low) {
+  LaneSum<double> lanes;
+  lanes.clear();
+  ptrdiff_t i = 0;
+  for (; i + 8 <= count; i += 8) lanes.add(load(values + i));
+  if (i < count) lanes.add(load_partial(values + i, count - i, 0.0));
+  const Pair<double> total = lanes.total();
+  *high = total.high;
+  *low = total.low;
 }

@@ -2,37 +2,33 @@
 #pragma once
 
 // The maximum and the logarithm of the sum of 8 rows, with the rule for rows that cannot be normalized.
+template <class T>
 CROSSENT_SHARED void write_max_and_log_sum(const Totals& t, const ScoreRun& run, ptrdiff_t first_row, ptrdiff_t count) {
   const Mask<double> ordered = t.sum == t.sum;
   const Vec<double> nan = splat((double)__builtin_nan(""));
-  double max[8], log_sum[8];
+  double max[8], log[8];
   store(max, select(ordered, t.max, nan));
-  store(log_sum, select(t.valid, t.log_sum, select(ordered, zero<double>(), nan)));
+  store(log, select(t.valid, log_sum<T>(t), select(ordered, zero<double>(), nan)));
   for (ptrdiff_t i = 0; i < 8 && i < count; ++i) {
     run.max[first_row + i] = max[i];
-    run.log_sum[first_row + i] = log_sum[i];
+    run.log_sum[first_row + i] = log[i];
   }
 }
 
 // logsumexp in two parts, so that a log-probability is (x - max) - log_sum without cancellation.
-template <class S>
-struct MaxAndLogSum : FromStatistics<S, false> {
-  using Base = FromStatistics<S, false>;
-  using T = typename Base::Value;
-  using Out = T;
+template <class T>
+struct MaxAndLogSum : FromStatistics<T, false> {
+  using Base = FromStatistics<T, false>;
   static constexpr bool kOutput = false;
   const ScoreRun& score;
 
   CROSSENT_INLINE explicit MaxAndLogSum(const ScoreRun& r) : Base(r), score(r) {}
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
-      write_max_and_log_sum(totals(this->statistics, lane), score, this->first_row + lane, count - lane);
+      write_max_and_log_sum<T>(totals(this->statistics, lane), score, this->first_row + lane, count - lane);
     }
   }
 };
-
-// Blocks of a row that stay in the first-level cache while they are read several times.
-constexpr ptrdiff_t kScoreBlock = RowSum<float>::kBlock;
 
 // What rounding the product a * b leaves, without FMA too (Dekker); 0 where that overflows.
 CROSSENT_SHARED double exact_product_error(double a, double b) {
@@ -50,10 +46,10 @@ CROSSENT_SHARED Pair<double> pair_sum(Pair<double> a, Pair<double> b) {
   return {s.high, s.low + (a.low + b.low)};
 }
 
-// exp_of_difference of a difference that is known with its rounding error.
+// The exponential of a difference that is known with its rounding error.
 template <class T>
 CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
-  return select(d.high >= splat(ExpConstants<T>::smallest), exp_biased(d), max_or_second(zero<T>(), d.high));
+  return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
 }
 
 // sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
@@ -94,7 +90,7 @@ struct MomentSum {
     const Vec<T> e = exp_of(d);
     const Mask<T> is_max = x == m;
     at_max = at_max + select(is_max, splat((T)1), none);
-    return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::smallest))}};
+    return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::floor))}};
   }
 
   CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n) {
@@ -106,6 +102,14 @@ struct MomentSum {
     ties += sum_of_lanes(at_max);
   }
 };
+
+// The largest of a block of a row; of a row with NaN some number.
+template <class T>
+CROSSENT_SHARED T block_largest(const T* x, ptrdiff_t n) {
+  BlockMaxima<T> maxima;
+  maxima.find(x, n);
+  return maxima.largest;
+}
 
 // How many of n contiguous elements are greater than a number.
 template <class T>
@@ -141,46 +145,34 @@ CROSSENT_SHARED ptrdiff_t find_first(const T* x, ptrdiff_t n, T value) {
   return n;
 }
 
-// n elements in the type that they are computed in: as they lie, or converted into memory of that size.
-template <class S>
-CROSSENT_INLINE const Compute<S>* computed(const S* x, ptrdiff_t n, Compute<S>* memory) {
-  if constexpr (sizeof(S) == sizeof(Compute<S>)) {
-    return x;
-  } else {
-    convert_to_compute(x, n, memory);
-    return memory;
-  }
-}
-// For two blocks of that, at the beginning of a run's scratch memory.
-static_assert(2 * kScoreBlock * (ptrdiff_t)sizeof(float) <= kGroupBytes, "every run has scratch of kGroupBytes and more");
-
-// Everything that logit_stats tells of a row, but for the element type in memory.
+// Everything that logit_stats tells of a row.
 template <class T>
-struct ScoresOf {
+struct Scores {
   using Value = T;
-  using Second = T;
-  using Out = T;
   static constexpr int kInputs = 1;
   static constexpr bool kOutput = false;
-  static constexpr bool kKeep = false;
 
   const ScoreRun& run;
+  const bool skips;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> statistics;
-  double moment[kGroup<T>];  // sum of exp(x - max) * (x - max), biased
-  int64_t target[kGroup<T>];
-  alignas(kVectorBytes) T target_logit[kGroup<T>];
+  double moment[kGroupRows<T>];  // sum of exp(x - max) * (x - max), biased
+  int64_t target[kGroupRows<T>];
+  alignas(kVectorBytes) T target_logit[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit ScoresOf(const ScoreRun& r) : run(r), statistics{} {}
+  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), skips(r.target != nullptr), statistics{} {}
   CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !run.target || target[lane] >= 0; }
 
-  CROSSENT_SHARED void clear(ptrdiff_t first, ptrdiff_t count) {
+  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
     first_row = first;
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
+    for (ptrdiff_t lane = 0; lane < kGroupRows<T>; ++lane) {
       target[lane] = run.target && lane < count ? run.target[first + lane] : -1;
       target_logit[lane] = 0;
       moment[lane] = 0;
       for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
+      if (target[lane] < 0) continue;
+      const char* row = run.input.data + (first + lane) * run.input.row_stride;
+      target_logit[lane] = element_to_compute<T>(run.input.type, row + target[lane] * run.input.class_stride);
     }
   }
 
@@ -193,7 +185,7 @@ struct ScoresOf {
     int64_t argmax = 0, rank = 0;
   };
   CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
-    const T block_max = row_max(x, n);
+    const T block_max = block_largest(x, n);
     if (block_max > row.sums.max) row.max_block = first;
     row.sums.grow_to(block_max);
     row.sums.add_block(x, n);
@@ -224,57 +216,80 @@ struct ScoresOf {
     return count;
   }
 
-  CROSSENT_SHARED void tile_step(const T* tile, const T*, ptrdiff_t classes) {
-    const Vec<T> none = zero<T>(), one = splat((T)1), lowest = splat((T)-__builtin_inf());
-    const Vec<T> m = tile_max(tile, classes), origin = select(m > lowest, m, none);
-    Vec<T> at_max = none, argmax = none, rank = none;
+  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T*) {
+    Reading row;
+    row.sums.clear();
+    for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
+      const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+      read_block(row, lane, x.block(first, n), first, n);
+    }
+    const ptrdiff_t left = classes - row.max_block, n = left < kBlock<T> ? left : kBlock<T>;
+    row.argmax = row.max_block + find_first(x.block(row.max_block, n), n, row.sums.max);
+    end_row(row, lane);
+    const auto at = [&](ptrdiff_t i)
+                        CROSSENT_LAMBDA { return (double)element_to_compute<T>(x.type, x.data + i * element_size(x.type)); };
+    settle(lane, classes, at);
+  }
+
+  CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
+    tile_maxima(tiles, statistics.max);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles.logits + t * tiles.size, tiles.lane(t), tiles.classes);
+  }
+  // The rows of one tile, from `lane` of the group on.
+  CROSSENT_SHARED void score_tile(const T* tile, ptrdiff_t lane, ptrdiff_t classes) {
+    const Vec<T> none = zero<T>(), lowest = splat((T)-__builtin_inf());
+    const Vec<T> m = load(statistics.max + lane), origin = select(m > lowest, m, none);
+    Vec<T> at_max = none;
     TileSum<T> sums[2];
     sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      return MomentSum<T>::terms(load(tile + c * kGroup<T>), m, origin, at_max);
+      return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
     });
-    T lane_target[kGroup<T>];
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) lane_target[lane] = (T)target[lane];
-    const Vec<T> logit = load(target_logit), wanted = load(lane_target);
+    double low[kTileRows<T>];
+    store_as_double(statistics.ties + lane, at_max);
+    sums[0].write(statistics.sum + lane, statistics.sum_low + lane);
+    sums[1].write(moment + lane, low);
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) moment[lane + r] += low[r];
+    tile_indices(tile, lane, classes);
+    if (run.top_k > 0) tile_top(tile, lane, classes);
+    for (ptrdiff_t r = 0; r < kTileRows<T> && first_row + lane + r < run.rows; ++r) {
+      settle(lane + r, classes, [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)tile[i * kTileRows<T> + r]; });
+    }
+  }
+  CROSSENT_INLINE void tile_indices(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
+    const Vec<T> none = zero<T>(), one = splat((T)1), m = load(statistics.max + lane);
+    T wanted_lanes[kTileRows<T>], argmax_lanes[kTileRows<T>], rank_lanes[kTileRows<T>];
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) wanted_lanes[r] = (T)target[lane + r];
+    const Vec<T> logit = load(target_logit + lane), wanted = load(wanted_lanes);
+    Vec<T> argmax = none, rank = none;
     for (ptrdiff_t c = classes - 1; c >= 0; --c) {
-      const Vec<T> v = load(tile + c * kGroup<T>), index = splat((T)c);
+      const Vec<T> v = load(tile + c * kTileRows<T>), index = splat((T)c);
       argmax = select(v == m, index, argmax);
       rank = rank + select(v > logit, one, select((v == logit) & (index < wanted), one, none));
     }
-    T ties[kGroup<T>], lane_argmax[kGroup<T>], lane_rank[kGroup<T>];
-    double low[kGroup<T>];
-    store(statistics.max, m);
-    store(ties, at_max);
-    store(lane_argmax, argmax);
-    store(lane_rank, rank);
-    sums[0].write(statistics.sum, statistics.sum_low);
-    sums[1].write(moment, low);
-    if (run.top_k > 0) tile_top(tile, classes);
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-      statistics.ties[lane] = ties[lane];
-      moment[lane] += low[lane];
-      if (first_row + lane >= run.rows) break;
-      run.argmax[first_row + lane] = (int64_t)lane_argmax[lane];
-      if (run.rank) run.rank[first_row + lane] = (int64_t)lane_rank[lane];
-      settle(lane, classes, [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)tile[i * kGroup<T> + lane]; });
+    store(argmax_lanes, argmax);
+    store(rank_lanes, rank);
+    for (ptrdiff_t r = 0; r < kTileRows<T> && first_row + lane + r < run.rows; ++r) {
+      run.argmax[first_row + lane + r] = (int64_t)argmax_lanes[r];
+      if (run.rank) run.rank[first_row + lane + r] = (int64_t)rank_lanes[r];
     }
   }
 
-  CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t classes) const {
-    const ptrdiff_t left = run.rows - first_row, count = left < kGroup<T> ? left : kGroup<T>, k = run.top_k;
+  CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
+    const ptrdiff_t left = run.rows - first_row - lane, count = left < kTileRows<T> ? left : kTileRows<T>, k = run.top_k;
     if (k <= kSmallTop) {
-      T value[kSmallTop][kGroup<T>], index[kSmallTop][kGroup<T>];
+      T value[kSmallTop][kTileRows<T>], index[kSmallTop][kTileRows<T>];
       tile_small_top(tile, classes, k, value, index);
-      for (ptrdiff_t lane = 0; lane < count; ++lane) {
+      for (ptrdiff_t r = 0; r < count; ++r) {
         for (ptrdiff_t j = 0; j < k; ++j) {  // the least first: a sorted list is a heap
-          if (index[j][lane] >= 0) heap(lane)[k - 1 - j] = {value[j][lane], (int64_t)index[j][lane]};
+          if (index[j][r] >= 0) heap(lane + r)[k - 1 - j] = {value[j][r], (int64_t)index[j][r]};
         }
       }
       return;
     }
-    for (ptrdiff_t lane = 0; lane < count; ++lane) {
+    for (ptrdiff_t r = 0; r < count; ++r) {
       for (ptrdiff_t c = 0; c < classes; ++c) {
-        const T v = tile[c * kGroup<T> + lane];
-        if (v > (T)heap(lane)[0].value) push(heap(lane), k, {v, c});
+        const T v = tile[c * kTileRows<T> + r];
+        if (v > (T)heap(lane + r)[0].value) push(heap(lane + r), k, {v, c});
       }
     }
   }
@@ -305,45 +320,14 @@ struct ScoresOf {
     if (run.rank) run.rank[first_row + lane] = rank;
   }
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
-      write_max_and_log_sum(t, run, first_row + lane, count - lane);
+      write_max_and_log_sum<T>(t, run, first_row + lane, count - lane);
       double entropy[8];
-      const Vec<double> mean_distance = load(moment + lane) * splat(kUnbias<T>) * t.inverse.high;
-      store(entropy, select(t.valid, t.log_sum - mean_distance, splat((double)__builtin_nan(""))));
+      const Vec<double> mean_distance = load(moment + lane) * splat(kUnbias<T>) * inverse_sum<T>(t).high;
+      store(entropy, select(t.valid, log_sum<T>(t) - mean_distance, splat((double)__builtin_nan(""))));
       for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.entropy[first_row + lane + i] = entropy[i];
     }
-  }
-};
-
-template <class S>
-struct Scores : ScoresOf<Compute<S>> {
-  using In = S;
-  using T = Compute<S>;
-  using ScoresOf<T>::ScoresOf;
-  using ScoresOf<T>::run;
-
-  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
-    this->clear(first, count);
-    for (ptrdiff_t lane = 0; lane < count; ++lane) {
-      if (this->target[lane] < 0) continue;
-      const char* row = run.input.data + (first + lane) * run.input.row_stride;
-      this->target_logit[lane] = to_compute(load_element<S>(row + this->target[lane] * run.input.class_stride));
-    }
-  }
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, T*) {
-    typename ScoresOf<T>::Reading row;
-    row.sums.clear();
-    const auto block = [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA { return computed(x + first, n, (T*)run.scratch); };
-    for (ptrdiff_t first = 0; first < classes; first += kScoreBlock) {
-      const ptrdiff_t n = classes - first < kScoreBlock ? classes - first : kScoreBlock;
-      this->read_block(row, lane, block(first, n), first, n);
-    }
-    const ptrdiff_t left = classes - row.max_block, n = left < kScoreBlock ? left : kScoreBlock;
-    row.argmax = row.max_block + find_first(block(row.max_block, n), n, row.sums.max);
-    this->end_row(row, lane);
-    const auto at = [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)to_compute(load_element<S>((const char*)(x + i))); };
-    this->settle(lane, classes, at);
   }
 };

@@ -3,81 +3,94 @@
 
 struct NoBlockStep {
   template <class T>
-  CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t, T) const {}
+  CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t, const T*, T) const {}
 };
 
-template <class S, bool kKeepExponentials>
+template <class T, bool kKeep>
 struct FromStatistics {
-  using In = S;
-  using Value = Compute<S>;
-  using Second = Value;
+  using Value = T;
   static constexpr int kInputs = 1;
-  static constexpr bool kKeep = kKeepExponentials;
-  using T = Value;
 
   const Run& run;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> statistics;
 
   CROSSENT_INLINE explicit FromStatistics(const Run& r) : run(r), statistics{} {}
+  static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
-  CROSSENT_INLINE void tile_step(T* tile, T*, ptrdiff_t classes) { tile_statistics<kKeep>(tile, classes, statistics); }
-  CROSSENT_INLINE void row_step(ptrdiff_t lane, const S* x, const Second*, ptrdiff_t classes, T* kept) {
+  CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics(tiles, statistics); }
+  CROSSENT_INLINE void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T* kept) {
     row_step_by_blocks(lane, x, classes, kept, NoBlockStep{});
   }
   template <class Block>
-  CROSSENT_INLINE void row_step_by_blocks(ptrdiff_t lane, const S* x, ptrdiff_t classes, T* kept, Block&& each_block) {
-    if (kKeep && keeps_exponentials<T>(classes)) {
-      row_statistics<kKeep>(x, classes, kept, statistics, lane, each_block);
-    } else {
-      row_statistics<false>(x, classes, (T*)nullptr, statistics, lane, each_block);
-      statistics.kept_valid[lane] = false;
-    }
+  CROSSENT_INLINE void row_step_by_blocks(ptrdiff_t lane, RowInput<T> x, ptrdiff_t classes, T* kept, Block&& each_block) {
+    const char* out = run.output.data && !run.stream ? run.output.data + (first_row + lane) * run.output.row_stride : nullptr;
+    row_statistics<T>(x, classes, kKeep && keeps_exponentials<T>(classes) ? kept : nullptr, statistics, lane, out, each_block);
   }
 };
 
 // The factor that turns a kept exponential into what a kernel returns: factor * p, p = e * 2**-bias * inverse * shift.
 // Two numbers for float32; for float64 `low` carries what `high` lacks, without which softmax would be 3.04 ULP off, not 2.2.
 // `before` is 1 but for a factor so small that `high` would be subnormal: then it takes the bias away first.
+// Exponentials below `subnormal` give subnormal results, which some processors compute a hundred times slower: those results
+// are made as whole numbers of the smallest one instead.
 template <class T>
 struct alignas(kVectorBytes) Scale {
-  T before[kGroup<T>], high[kGroup<T>], low[kGroup<T>];
+  static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
+  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>], subnormal[kGroupRows<T>];
+  bool plain = true;  // all of `before` is 1
 
-  CROSSENT_SHARED void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
-    double valid_high[8], valid_low[8];
-    store(valid_high, factor.high);
-    store(valid_low, factor.low);
-    for (ptrdiff_t i = 0; i < 8; ++i) {
-      const ptrdiff_t row = lane + i;
-      double value = valid_high[i], low_value = valid_low[i];
-      if (statistics.kept_valid[row] && statistics.shift[row] != 1) {
-        low_value =
-            low_value * statistics.shift[row] + value * statistics.shift_low[row] + product_error(value, statistics.shift[row]);
-        value *= statistics.shift[row];
-      }
-      const double unbiased = value * kUnbias<T>;
-      const bool tiny = sizeof(T) == 4 && unbiased < 0x1p-120 && unbiased > -0x1p-120;
-      before[row] = tiny ? (T)kUnbias<T> : (T)1;
-      high[row] = (T)(tiny ? value : unbiased);
-      low[row] = sizeof(T) == 8 ? (T)(low_value * kUnbias<T>) : (T)0;
+  CROSSENT_INLINE void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
+    const Vec<double> none = zero<double>(), unbias = splat(kUnbias<T>), tiny = splat(kTiny);
+    const Vec<double> shift = load(statistics.shift + lane), shift_low = load(statistics.shift_low + lane);
+    const Vec<double> value = factor.high * shift, unbiased = value * unbias;
+    const Mask<double> is_tiny = (unbiased < tiny) & (unbiased > none - tiny);
+    const Vec<double> first = select(is_tiny, unbias, splat(1.0));
+    store_rounded(before + lane, first);
+    store_rounded(high + lane, select(is_tiny, value, unbiased));
+    const Vec<double> magnitude = select(unbiased < none, none - unbiased, unbiased);
+    store_rounded(subnormal + lane, select(is_tiny, none, splat((double)Smallest<T>::normal) / magnitude));
+    plain = (lane == 0 || plain) && !any_equal(first, unbias);
+    if constexpr (sizeof(T) == 8) {
+      const Vec<double> value_low = fma(factor.low, shift, fma(factor.high, shift_low, product_error(factor.high, shift)));
+      const Vec<double> finite_low = select(value_low == value_low, value_low, none);
+      store_rounded(low + lane, select(is_tiny, finite_low, finite_low * unbias));
     }
   }
 
-  template <class Rows>
-  CROSSENT_INLINE auto pick(Rows rows) const {
-    const Vec<T> b = rows(before), h = rows(high), l = rows(low);
-    return Scaled{b, h, l};
-  }
-
+  // factor * p of an exponential, and the same plus an addend.
+  template <bool kPlain>
   struct Scaled {
-    Vec<T> before, high, low;
-    // factor * p of an exponential, and the same plus an addend.
-    CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const { return sizeof(T) == 8 ? fma(e, high, e * low) : (e * before) * high; }
+    Vec<T> before, high, low, subnormal;
+    CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const {
+      if (__builtin_expect(any_less(e, subnormal), 0)) {
+        return select(e < subnormal, multiples_of_smallest(e, high), product(max_or_second(e, subnormal)));
+      }
+      return product(e);
+    }
+    CROSSENT_INLINE Vec<T> product(Vec<T> e) const {
+      const Vec<T> unbiased = kPlain ? e : e * before;
+      return sizeof(T) == 8 ? fma(unbiased, high, unbiased * low) : unbiased * high;
+    }
     CROSSENT_INLINE Vec<T> operator()(Vec<T> e, Vec<T> addend) const {
-      return sizeof(T) == 8 ? fma(e, high, fma(e, low, addend)) : fma(e * before, high, addend);
+      const Vec<T> unbiased = kPlain ? e : e * before;
+      return sizeof(T) == 8 ? fma(unbiased, high, fma(unbiased, low, addend)) : fma(unbiased, high, addend);
     }
   };
+  template <bool kPlain, class Rows>
+  CROSSENT_INLINE Scaled<kPlain> pick(Rows rows) const {
+    return {rows(before), rows(high), rows(low), rows(subnormal)};
+  }
+  // Calls write(scaled) with the one of the two that serves.
+  template <class Rows, class Write>
+  CROSSENT_INLINE void with(Rows rows, Write&& write) const {
+    if (plain) {
+      write(pick<true>(rows));
+    } else {
+      write(pick<false>(rows));
+    }
+  }
 };
 
 template <class T>
@@ -86,84 +99,101 @@ CROSSENT_INLINE Pair<Vec<double>> only_where(Mask<double> valid, Pair<Vec<double
   return {select(valid, a.high, nan), select(valid, a.low, nan)};
 }
 
+// Writes a row from its exponentials, as they were kept or taken again: block(first, n) gives f(e, i, load), the elements of a
+// vector from i of that block on.
+template <class T, class Block>
+CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistics, ptrdiff_t lane, RowInput<T> x,
+                                             ptrdiff_t classes, const T* kept, const RowOutput<T>& out, Block&& block) {
+  if (statistics.kept_valid[lane]) {
+    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      const auto f = block(first, n);
+      const T* e = kept + first;
+      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load(e + i), i, load_any); };
+    });
+  } else {
+    const Exponential<T> exponential(splat(statistics.max[lane]));
+    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      const auto f = block(first, n);
+      const T* logits = x.block(first, n);
+      return [=](ptrdiff_t i, auto load_any)
+                 CROSSENT_LAMBDA { return f(exponential.of_any(load_any(logits + i, (T)0)), i, load_any); };
+    });
+  }
+}
+
 // exp(x - max) / sum
-template <class S, class O>
-struct Softmax : FromStatistics<S, true> {
-  using Base = FromStatistics<S, true>;
-  using T = typename Base::Value;
-  using Out = O;
+template <class T>
+struct Softmax : FromStatistics<T, true> {
+  using Base = FromStatistics<T, true>;
   static constexpr bool kOutput = true;
   using Base::Base;
   using Base::statistics;
   Scale<T> scale;
 
-  CROSSENT_SHARED void finish(ptrdiff_t) {
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; lane += 8) {
+  CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
-      scale.set(lane, only_where<T>(t.valid, t.inverse), statistics);
+      scale.set(lane, only_where<T>(t.valid, inverse_sum<T>(t)), statistics);
     }
   }
-  CROSSENT_SHARED void tile_output(T* tile, T*, ptrdiff_t classes) const {
-    const auto probability = scale.pick(AllRows<T>{});
-    write_tile(tile, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(tile + c * kGroup<T>)); });
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
+    const T* kept = tiles.kept + t * tiles.size;
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, const T* kept, O* out) const {
-    const auto probability = scale.pick(OneRow<T>{lane});
-    if (statistics.kept_valid[lane]) {
-      write_row(out, classes, [&](ptrdiff_t i, auto) CROSSENT_LAMBDA { return probability(load(kept + i)); });
-    } else {
-      const Vec<T> max = splat(statistics.max[lane]);
-      write_row(out, classes,
-                [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return probability(exp_of_difference(load(x + i, (T)0), max)); });
-    }
+  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T* kept,
+                                  RowOutput<T> out) const {
+    scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
+      write_from_exponentials(statistics, lane, x, classes, kept, out, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
+        return [=](Vec<T> e, ptrdiff_t, auto) CROSSENT_LAMBDA { return probability(e); };
+      });
+    });
   }
 };
 
 // (x - max) - log(sum): both terms at most 0, so nothing cancels; and a constant added exactly to all logits changes no bit.
-template <class S, class O>
-struct LogSoftmax : FromStatistics<S, false> {
-  using Base = FromStatistics<S, false>;
-  using T = typename Base::Value;
-  using Out = O;
+template <class T>
+struct LogSoftmax : FromStatistics<T, false> {
+  using Base = FromStatistics<T, false>;
   static constexpr bool kOutput = true;
   using Base::Base;
   using Base::statistics;
-  alignas(kVectorBytes) T log_sum[kGroup<T>];
+  alignas(kVectorBytes) T log_of_sum[kGroupRows<T>];
 
-  CROSSENT_SHARED void finish(ptrdiff_t) {
-    for (ptrdiff_t lane = 0; lane < kGroup<T>; lane += 8) {
+  CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
-      double value[8];
-      store(value, select(t.valid, t.log_sum, splat((double)__builtin_nan(""))));
-      for (ptrdiff_t i = 0; i < 8; ++i) log_sum[lane + i] = (T)value[i];
+      store_rounded(log_of_sum + lane, select(t.valid, log_sum<T>(t), splat((double)__builtin_nan(""))));
     }
   }
-  CROSSENT_SHARED void tile_output(T* tile, T*, ptrdiff_t classes) const {
-    const Vec<T> max = load(statistics.max), log = load(log_sum);
-    write_tile(tile, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kGroup<T>) - max) - log; });
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+    const Vec<T> max = load(statistics.max + tiles.lane(t)), log = load(log_of_sum + tiles.lane(t));
+    const T* tile = tiles.logits + t * tiles.size;
+    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, const S* x, const T*, ptrdiff_t classes, const T*, O* out) const {
-    const Vec<T> max = splat(statistics.max[lane]), log = splat(log_sum[lane]);
-    write_row(out, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(x + i, (T)0) - max) - log; });
+  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T*,
+                                  RowOutput<T> out) const {
+    const Vec<T> max = splat(statistics.max[lane]), log = splat(log_of_sum[lane]);
+    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      const T* block = x.block(first, n);
+      return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(block + i, (T)0) - max) - log; };
+    });
   }
 };
 
 // max + log(sum); the maximum itself for rows of only -inf or with +inf, NaN for rows with NaN.
-template <class S>
-struct LogSumExp : FromStatistics<S, false> {
-  using Base = FromStatistics<S, false>;
-  using T = typename Base::Value;
-  using Out = T;
+template <class T>
+struct LogSumExp : FromStatistics<T, false> {
+  using Base = FromStatistics<T, false>;
   static constexpr bool kOutput = false;
   using Base::Base;
   using Base::statistics;
 
-  CROSSENT_SHARED void finish(ptrdiff_t count) {
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
-      double result[8];
-      store(result, select(t.valid, t.max + t.log_sum, select(t.sum == t.sum, t.max, t.sum)));
-      for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) this->run.result[this->first_row + lane + i] = result[i];
+      const Vec<double> result = select(t.valid, t.max + log_sum<T>(t), select(t.sum == t.sum, t.max, t.sum));
+      store_up_to(this->run.result + this->first_row + lane, count - lane, result);
     }
   }
 };

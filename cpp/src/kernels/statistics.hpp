@@ -4,38 +4,56 @@
 // exp(x - reference) may exceed 1 by this much before the reference moves up to the running maximum.
 constexpr double kGrowthLimit = 40;
 
+// Rows that are taken through each step together: several tiles, so that one can be worked on while another waits.
+template <class T>
+constexpr ptrdiff_t kGroupRows = 4 * kTileRows<T>;
+
 // One entry for each row of a group. The maximum stays out of the sum, so that the sum of a confident row keeps its bits:
 // sum of exp(x - max) = ties + (sum + sum_low) * 2**-bias.
 template <class T>
 struct alignas(kVectorBytes) GroupStatistics {
-  T max[kGroup<T>];
-  double ties[kGroup<T>];
-  double sum[kGroup<T>], sum_low[kGroup<T>];
+  T max[kGroupRows<T>];
+  double ties[kGroupRows<T>];
+  double sum[kGroupRows<T>], sum_low[kGroupRows<T>];
   // The exponentials that were kept are those of x - reference; exp(reference - max), as a pair, makes up for it.
-  double shift[kGroup<T>], shift_low[kGroup<T>];
-  T reference[kGroup<T>];
-  bool kept_valid[kGroup<T>];  // false: the reference moved after some were kept
+  double shift[kGroupRows<T>], shift_low[kGroupRows<T>];
+  bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
 };
 
-// The largest of n contiguous elements; NaN do not count.
-template <class S>
-CROSSENT_SHARED Compute<S> row_max(const S* x, ptrdiff_t n) {
-  using T = Compute<S>;
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const T lowest = -__builtin_inf();
-  Vec<T> a = splat(lowest), b = a;
-  ptrdiff_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    a = max_or_second(load(x + i), a);
-    b = max_or_second(load(x + i + lanes), b);
+// How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
+template <class T>
+constexpr ptrdiff_t kBlock = 4096;
+// Elements in a group of sum_row.
+template <class T>
+constexpr ptrdiff_t kGroupElements = 4 * Vec<T>::kLanes;
+
+// The largest elements of a block: of each group of sum_row by lanes, so that the groups that hold the maximum of the row can
+// be told later at little cost; and of the whole. A NaN may hide numbers of its group: the results of its row are NaN in any
+// case.
+template <class T>
+struct alignas(kVectorBytes) BlockMaxima {
+  T of_group[kBlock<T> / 4];
+  T largest;
+
+  CROSSENT_SHARED void find(const T* x, ptrdiff_t n) {
+    constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+    const T lowest = -__builtin_inf();
+    Vec<T> max = splat(lowest);
+    T* group_max = of_group;
+    ptrdiff_t i = 0;
+    for (; i + kGroupElements<T> <= n; i += kGroupElements<T>, group_max += lanes) {
+      const Vec<T> a = max_or_second(load(x + i), load(x + i + lanes));
+      const Vec<T> b = max_or_second(load(x + i + 2 * lanes), load(x + i + 3 * lanes));
+      const Vec<T> group = max_or_second(a, b);
+      store(group_max, group);
+      max = max_or_second(group, max);
+    }
+    for (; i + lanes <= n; i += lanes) max = max_or_second(load(x + i), max);
+    if (i < n) max = max_or_second(load_partial(x + i, n - i, lowest), max);
+    largest = largest_lane(max);
   }
-  if (i + lanes <= n) {
-    a = max_or_second(load(x + i), a);
-    i += lanes;
-  }
-  if (i < n) b = max_or_second(load_partial(x + i, n - i, lowest), b);
-  return largest_lane(max_or_second(a, b));
-}
+  CROSSENT_INLINE bool group_holds(ptrdiff_t i, Vec<T> value) const { return any_equal(load(of_group + i / 4), value); }
+};
 
 // The sum over a row in one read of it from memory: block by block, the maximum first and then the exponentials while the
 // block is in the first-level cache. The exponentials are taken relative to a reference, the maximum of the first block,
@@ -43,8 +61,6 @@ CROSSENT_SHARED Compute<S> row_max(const S* x, ptrdiff_t n) {
 // reference move (at most once for each such step, and what was summed before then hardly counts).
 template <class T>
 struct RowSum {
-  static constexpr ptrdiff_t kBlock = sizeof(T) == 4 ? 4096 : 32768;
-
   T max = -__builtin_inf();
   T reference = 0;
   double ties = 0;
@@ -72,135 +88,231 @@ struct RowSum {
     ties = 0;
   }
 
-  template <bool kKeep, class S>
-  CROSSENT_INLINE void add_block(const S* x, ptrdiff_t n, T* kept) {
-    const Vec<T> m = splat(max), origin = splat(reference), one = splat((T)1), none = zero<T>();
-    Vec<T> at_max = none;
-    sum_row<1>(&lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      const Vec<T> v = load(x + i, (T)-__builtin_inf());
-      const Vec<T> e = exp_of_difference(v, origin);
+  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
+    if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_exact)) {
+      add_block_of_any(x, n, maxima, kept);
+    } else if (kept) {
+      add_exponentials<true, false>(x, n, maxima, kept, soon);
+    } else {
+      add_exponentials<false, false>(x, n, maxima, nullptr, soon);
+    }
+  }
+  // Rare, so that it does without a loop of its own that keeps nothing.
+  CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
+    T unused[kBlock<T> + Vec<T>::kLanes];
+    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, (const char*)x);
+  }
+
+  // kAny: for references beyond ExpConstants::largest_exact. `soon`: what will be written next to the row's results, brought
+  // into the cache meanwhile.
+  template <bool kKeep, bool kAny>
+  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
+    const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
+    const Exponential<T> exponential(splat(reference));
+    const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v) CROSSENT_LAMBDA {
+      const Vec<T> e = kAny ? exponential.of_any(v) : exponential(v);
       if constexpr (kKeep) store(kept + i, e);
+      return e;
+    };
+    const auto term = [&](ptrdiff_t i, auto load)
+                          CROSSENT_LAMBDA { return Terms<T, 1>{{kept_exponential(i, load(x + i, (T)-__builtin_inf()))}}; };
+    Vec<T> at_max = none;
+    const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      const Vec<T> v = load(x + i, (T)-__builtin_inf());
       const Mask<T> is_max = v == m;
       at_max = at_max + select(is_max, one, none);
-      return Terms<T, 1>{{select(is_max, none, e)}};
-    });
+      return Terms<T, 1>{{select(is_max, none, kept_exponential(i, v))}};
+    };
+    LaneSum<T> sum = lanes;
+    ptrdiff_t i = 0;
+    for (; i + kGroupElements<T> <= n; i += kGroupElements<T>) {
+      for (int line = 0; line < 4; ++line) {
+        __builtin_prefetch((const char*)(x + n + i) + line * kVectorBytes);
+        __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
+      }
+      if (__builtin_expect(maxima.group_holds(i, m), 0)) {
+        sum.add(last_group<1, T>(i, i + kGroupElements<T>, term_without_max).term[0]);
+      } else {
+        sum.add(group_of_four<1, T>(i, term).term[0]);
+      }
+    }
+    if (i < n) sum.add(last_group<1, T>(i, n, term_without_max).term[0]);
+    lanes = sum;
     ties += sum_of_lanes(at_max);
   }
 
-  CROSSENT_SHARED void write(GroupStatistics<T>& group, ptrdiff_t lane) const {
+  CROSSENT_SHARED void write(GroupStatistics<T>& group, ptrdiff_t lane, bool kept) const {
     const Pair<double> total = lanes.total();
-    const Pair<double> s = two_sum(total.high, former_maxima.high);
-    const double low = (total.low + former_maxima.low) + s.low;
-    const bool in_place = reference == max || max == -__builtin_inf();
-    const Pair<double> shift = in_place ? Pair<double>{1, 0} : exp_pair((double)reference, (double)max);
     group.max[lane] = max;
     group.ties[lane] = ties;
-    group.sum[lane] = s.high * shift.high;
+    group.kept_valid[lane] = kept && !moved;
+    group.shift[lane] = 1;
+    group.shift_low[lane] = 0;
+    const Pair<double> s = two_sum(total.high, former_maxima.high);
+    const double low = (total.low + former_maxima.low) + s.low;
+    group.sum[lane] = s.high;
     group.sum_low[lane] = low;
-    if (!in_place) {
-      group.sum_low[lane] = low * shift.high + s.high * shift.low + product_error(s.high, shift.high);
-    }
+    if (reference == max || max == -__builtin_inf()) return;
+    const Pair<double> shift = exp_pair((double)reference, (double)max);
+    group.sum[lane] = s.high * shift.high;
+    group.sum_low[lane] = low * shift.high + s.high * shift.low + product_error(s.high, shift.high);
+    if (!group.kept_valid[lane]) return;
     group.shift[lane] = shift.high;
     group.shift_low[lane] = shift.low;
-    group.reference[lane] = reference;
-    group.kept_valid[lane] = !moved;
   }
 };
 
-// The statistics of one contiguous row. kKeep: kept[i] = exp(x[i] - reference) * 2**bias, up to the end of the last vector.
-// each_block(first, n, max): called for each block with the maximum so far, while the block is in the cache.
-template <bool kKeep, class S, class Block>
-CROSSENT_SHARED void row_statistics(const S* x, ptrdiff_t classes, Compute<S>* kept, GroupStatistics<Compute<S>>& group,
-                                    ptrdiff_t lane, Block&& each_block) {
-  using T = Compute<S>;
+// The statistics of one contiguous row. `kept`, if not null, takes exp(x[i] - reference) * 2**bias, up to the end of the last
+// vector. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in the cache.
+template <class T, class Block>
+CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* kept, GroupStatistics<T>& group, ptrdiff_t lane,
+                                    const char* out, Block&& each_block) {
   RowSum<T> row;
+  BlockMaxima<T> maxima;
   row.lanes.clear();
-  for (ptrdiff_t first = 0; first < classes; first += RowSum<T>::kBlock) {
-    const ptrdiff_t n = classes - first < RowSum<T>::kBlock ? classes - first : RowSum<T>::kBlock;
-    row.grow_to(row_max(x + first, n));
-    each_block(first, n, row.max);
-    row.template add_block<kKeep>(x + first, n, kKeep ? kept + first : nullptr);
+  for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
+    const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+    const T* block = x.block(first, n);
+    maxima.find(block, n);
+    row.grow_to(maxima.largest);
+    each_block(first, n, block, row.max);
+    const char* soon = out ? out + first * sizeof(T) : (const char*)block;
+    row.add_block(block, n, maxima, kept ? kept + first : nullptr, soon);
   }
-  row.write(group, lane);
+  row.write(group, lane, kept != nullptr);
 }
+
+// The tiles of a group. Row r of tile t is row t * kTileRows + r of the group.
+template <class T>
+struct Tiles {
+  ptrdiff_t count, classes, size;  // size: elements from one tile to the next
+  const T *logits, *second;        // second: where an operation has such
+  T* kept;                         // room for a number an element
+  const char *ahead, *soon;        // what will be read and written next, as many cache lines as there are vectors
+  CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
+};
 
 template <class T>
-CROSSENT_SHARED Vec<T> tile_max(const T* tile, ptrdiff_t classes) {
-  Vec<T> m = splat((T)-__builtin_inf());
-  for (ptrdiff_t c = 0; c < classes; ++c) m = max_or_second(load(tile + c * kGroup<T>), m);
-  return m;
+CROSSENT_INLINE void tile_maxima(const Tiles<T>& tiles, T* max) {
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T* tile = tiles.logits + t * tiles.size;
+    Vec<T> a = splat((T)-__builtin_inf()), b = a;
+    ptrdiff_t c = 0;
+    for (; c + 2 <= tiles.classes; c += 2) {
+      a = max_or_second(load(tile + c * kTileRows<T>), a);
+      b = max_or_second(load(tile + (c + 1) * kTileRows<T>), b);
+    }
+    if (c < tiles.classes) a = max_or_second(load(tile + c * kTileRows<T>), a);
+    store(max + tiles.lane(t), max_or_second(a, b));
+  }
 }
 
-// The same for a tile of at most RowSum::kBlock classes. kKeep: the exponentials take the place of the logits.
-template <bool kKeep, class T>
-CROSSENT_SHARED void tile_statistics(T* tile, ptrdiff_t classes, GroupStatistics<T>& group) {
-  const Vec<T> m = tile_max(tile, classes);
-  const Vec<T> lowest = splat((T)-__builtin_inf()), one = splat((T)1), none = zero<T>();
-  const Vec<T> origin = select(m > lowest, m, none);
-  Vec<T> at_max = none;
-  TileSum<T> sum;
-  sum_tile<1>(&sum, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    const Vec<T> v = load(tile + c * kGroup<T>);
-    const Vec<T> e = exp_of_difference(v, origin);
-    if constexpr (kKeep) store(tile + c * kGroup<T>, e);
-    const Mask<T> is_max = v == m;
-    at_max = at_max + select(is_max, one, none);
-    return Terms<T, 1>{{select(is_max, none, e)}};
-  });
-  store(group.max, m);
-  store(group.reference, origin);
-  sum.write(group.sum, group.sum_low);
-  T ties[kGroup<T>];
-  store(ties, at_max);
-  for (ptrdiff_t lane = 0; lane < kGroup<T>; ++lane) {
-    group.ties[lane] = ties[lane];
-    group.shift[lane] = 1;
-    group.shift_low[lane] = 0;
-    group.kept_valid[lane] = true;
+// kept = exp(x - max) * 2**bias of each element, the origin being 0 where the maximum is -inf.
+template <class T>
+CROSSENT_INLINE void tile_exponentials(const Tiles<T>& tiles, const T* max) {
+  const Vec<T> lowest = splat((T)-__builtin_inf()), none = zero<T>();
+  const auto origin = [&](ptrdiff_t t) CROSSENT_LAMBDA {
+    const Vec<T> m = load(max + tiles.lane(t));
+    return select(m > lowest, m, none);
+  };
+  Vec<T> largest = none;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) largest = max_or_second(origin(t), max_or_second(none - origin(t), largest));
+  const bool ordinary = largest_lane(largest) <= ExpConstants<T>::largest_exact;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const Exponential<T> exponential(origin(t));
+    const T* tile = tiles.logits + t * tiles.size;
+    T* kept = tiles.kept + t * tiles.size;
+    if (ordinary) {
+      const ptrdiff_t line = t * tiles.classes * kVectorBytes;
+      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+        __builtin_prefetch(tiles.ahead + line + c * kVectorBytes);
+        __builtin_prefetch(tiles.soon + line + c * kVectorBytes, 1);
+        store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+      }
+    } else {
+      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+        store(kept + c * kTileRows<T>, exponential.of_any(load(tile + c * kTileRows<T>)));
+      }
+    }
   }
+}
+
+// The statistics of the rows of tiles of at most kBlock classes; their exponentials are kept. Each step goes over all tiles, so
+// that there is always something to compute. Up to kShortTile classes there is NaN in `logits` and 0 in `kept` for those that
+// are missing.
+template <class T>
+CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  tile_maxima(tiles, group.max);
+  tile_exponentials(tiles, group.max);
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
+    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
+      at_max = at_max + select(is_max, one, none);
+      return select(is_max, none, load(kept + c * kTileRows<T>));
+    };
+    TileSum<T> sum;
+    if (tiles.classes <= kShortTile) {
+      sum = sum_short_tile<T>(term);
+    } else {
+      sum_tile<1>(&sum, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });
+    }
+    const ptrdiff_t lane = tiles.lane(t);
+    sum.write(group.sum + lane, group.sum_low + lane);
+    store_as_double(group.ties + lane, at_max);
+  }
+  const ptrdiff_t rows = tiles.lane(tiles.count);
+  fill(group.shift, rows, 1.0);
+  fill(group.shift_low, rows, 0.0);
+  __builtin_memset(group.kept_valid, 1, rows);
 }
 
 // What follows from the statistics, for 8 rows at a time.
 struct Totals {
   Vec<double> max;
-  Pair<Vec<double>> rest;     // sum of exp(x - max) over all classes, less 1
-  Vec<double> log_sum;        // log of that sum: logsumexp = max + log_sum
-  Pair<Vec<double>> inverse;  // 1 / (1 + rest) = the largest probability
-  Mask<double> valid;         // no NaN, no +inf, not only -inf
-  Vec<double> sum;
+  Pair<Vec<double>> rest;  // sum of exp(x - max) over all classes, less 1
+  Vec<double> sum;         // NaN where the row holds NaN
+  Mask<double> valid;      // no NaN, no +inf, not only -inf
 };
 
 template <class T>
-CROSSENT_INLINE Vec<double> load_as_double(const T* p) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    return load(p);
-  } else {
-    double lane[8];
-    for (int i = 0; i < 8; ++i) lane[i] = p[i];
-    return load(lane);
-  }
-}
-
-template <class T>
-CROSSENT_SHARED Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_lane) {
-  const Vec<double> one = splat(1.0), infinite = splat(__builtin_inf());
+CROSSENT_INLINE Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_lane) {
+  const Vec<double> infinite = splat(__builtin_inf());
   Totals t;
   t.max = load_as_double(group.max + first_lane);
   t.sum = load(group.sum + first_lane);
-  t.rest = two_sum(load(group.ties + first_lane) - one, t.sum * splat(kUnbias<T>));
+  const Vec<double> other_maxima = load(group.ties + first_lane) - splat(1.0);
   if constexpr (sizeof(T) == 8) {
+    t.rest = two_sum(other_maxima, t.sum * splat(kUnbias<T>));
     t.rest = two_sum(t.rest.high, t.rest.low + load(group.sum_low + first_lane) * splat(kUnbias<T>));
-    Pair<Vec<double>> denominator = two_sum(one, t.rest.high);
-    denominator.low = denominator.low + t.rest.low;
-    t.inverse.high = one / denominator.high;
-    const Vec<double> product = t.inverse.high * denominator.high;
-    const Vec<double> product_low = fma(t.inverse.high, denominator.high, zero<double>() - product);
-    t.inverse.low = t.inverse.high * (((one - product) - product_low) - t.inverse.high * denominator.low);
   } else {
-    t.rest.low = zero<double>();
-    t.inverse = {one / (one + t.rest.high), zero<double>()};
+    t.rest = {fma(t.sum, splat(kUnbias<T>), other_maxima), zero<double>()};
   }
-  t.log_sum = log1p<sizeof(T) == 8>(t.rest);
   t.valid = (t.max > zero<double>() - infinite) & (t.max < infinite) & (t.sum == t.sum);
   return t;
+}
+
+// log of the sum: logsumexp = max + log_sum.
+template <class T>
+CROSSENT_INLINE Vec<double> log_sum(const Totals& t) {
+  return log1p<sizeof(T) == 8>(t.rest);
+}
+
+// 1 / (1 + rest), the largest probability.
+template <class T>
+CROSSENT_INLINE Pair<Vec<double>> inverse_sum(const Totals& t) {
+  const Vec<double> one = splat(1.0);
+  if constexpr (sizeof(T) == 4) {
+    return {one / (one + t.rest.high), zero<double>()};
+  } else {
+    Pair<Vec<double>> denominator = two_sum(one, t.rest.high);
+    denominator.low = denominator.low + t.rest.low;
+    const Vec<double> inverse = one / denominator.high;
+    const Vec<double> product = inverse * denominator.high;
+    const Vec<double> product_low = fma(inverse, denominator.high, zero<double>() - product);
+    return {inverse, inverse * (((one - product) - product_low) - inverse * denominator.low)};
+  }
 }

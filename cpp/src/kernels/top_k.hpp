@@ -89,14 +89,14 @@ CROSSENT_SHARED void collect_top(const T* x, ptrdiff_t n, ptrdiff_t first, TopEn
 // The same for up to kSmallTop largest of a tile's rows, all rows at once: each class is inserted into sorted lists.
 constexpr ptrdiff_t kSmallTop = 8;
 template <class T>
-CROSSENT_SHARED void tile_small_top(const T* tile, ptrdiff_t classes, ptrdiff_t k, T (*value)[kGroup<T>],
-                                    T (*index)[kGroup<T>]) {
+CROSSENT_SHARED void tile_small_top(const T* tile, ptrdiff_t classes, ptrdiff_t k, T (*value)[kTileRows<T>],
+                                    T (*index)[kTileRows<T>]) {
   for (ptrdiff_t j = 0; j < k; ++j) {
     store(value[j], splat((T)-__builtin_inf()));
     store(index[j], splat((T)-1));
   }
   for (ptrdiff_t c = 0; c < classes; ++c) {
-    const Vec<T> fresh = load(tile + c * kGroup<T>);
+    const Vec<T> fresh = load(tile + c * kTileRows<T>);
     if (lane_bits(fresh > load(value[k - 1])) == 0) continue;
     Vec<T> v = fresh, i = splat((T)c);
     for (ptrdiff_t j = 0; j < k; ++j) {

@@ -15,15 +15,36 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  return sum_error_by_parts(a, b, sum);
+}
+
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_LT_OQ)) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_LT_OQ)) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_EQ_OQ)) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
+  return _mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_EQ_OQ)) != 0;
+}
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
   return (NativeDouble)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)a));
 }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)a, 1));
 }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)a)); }
+
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm256_stream_ps(p, (__m256)a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm256_stream_pd(p, (__m256d)a); }
+CROSSENT_INLINE void finish_stream() { _mm_sfence(); }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
@@ -46,11 +67,13 @@ CROSSENT_INLINE __m256i first_lanes_32(ptrdiff_t count) {
 CROSSENT_INLINE __m256i first_lanes_64(ptrdiff_t count) {
   return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
 }
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
-  return (NativeFloat)_mm256_maskload_ps(p, first_lanes_32(count));
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  const __m256i first = first_lanes_32(count);
+  return (NativeFloat)_mm256_blendv_ps((__m256)fill, _mm256_maskload_ps(p, first), (__m256)first);
 }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
-  return (NativeDouble)_mm256_maskload_pd(p, first_lanes_64(count));
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  const __m256i first = first_lanes_64(count);
+  return (NativeDouble)_mm256_blendv_pd((__m256d)fill, _mm256_maskload_pd(p, first), (__m256d)first);
 }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
   _mm256_maskstore_ps(p, first_lanes_32(count), (__m256)a);
@@ -73,14 +96,14 @@ CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
   return (NativeDouble)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
 }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
-  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset)));
-  return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(row[step] + offset)), 1);
+// Chunk k of the vector is the 16 bytes at p + k * step.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
+  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)p));
+  return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(p + step)), 1);
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
-  _mm_storeu_ps((float*)(row[0] + offset), _mm256_castps256_ps128((__m256)a));
-  _mm_storeu_ps((float*)(row[step] + offset), _mm256_extractf128_ps((__m256)a, 1));
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  _mm_storeu_ps((float*)p, _mm256_castps256_ps128((__m256)a));
+  _mm_storeu_ps((float*)(p + step), _mm256_extractf128_ps((__m256)a, 1));
 }
 
 // Bit i: the sign of lane i, as comparisons set it.

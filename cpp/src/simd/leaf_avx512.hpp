@@ -15,16 +15,43 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
 }
 
+// Dekker's shorter form, for which the larger magnitude must come first: 4 operations instead of 5, and 2 instead of 4 of them
+// one after the other (of which a loop of exponentials has too many for the scheduler: 0.27 -> 0.20 ns per element on Sapphire
+// Rapids).
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) {
+  const __m512 larger = _mm512_range_ps((__m512)a, (__m512)b, 7), smaller = _mm512_range_ps((__m512)a, (__m512)b, 6);
+  return (NativeFloat)smaller - (sum - (NativeFloat)larger);
+}
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  const __m512d larger = _mm512_range_pd((__m512d)a, (__m512d)b, 7), smaller = _mm512_range_pd((__m512d)a, (__m512d)b, 6);
+  return (NativeDouble)smaller - (sum - (NativeDouble)larger);
+}
+
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
+}
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)a));
 }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a, 1));
 }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low)), _mm512_cvtpd_ps((__m512d)high),
-                                         1);
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)a)); }
+
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm512_stream_ps(p, (__m512)a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm512_stream_pd(p, (__m512d)a); }
+CROSSENT_INLINE void finish_stream() { _mm_sfence(); }
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   return (NativeBits)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
@@ -43,11 +70,11 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
 CROSSENT_INLINE uint32_t first_lanes(ptrdiff_t count, int lanes) {
   return count <= 0 ? 0u : count >= lanes ? (1u << lanes) - 1u : (1u << count) - 1u;
 }
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) {
-  return (NativeFloat)_mm512_maskz_loadu_ps((__mmask16)first_lanes(count, 16), p);
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return (NativeFloat)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)first_lanes(count, 16), p);
 }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) {
-  return (NativeDouble)_mm512_maskz_loadu_pd((__mmask8)first_lanes(count, 8), p);
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return (NativeDouble)_mm512_mask_loadu_pd((__m512d)fill, (__mmask8)first_lanes(count, 8), p);
 }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
   _mm512_mask_storeu_ps(p, (__mmask16)first_lanes(count, 16), (__m512)a);
@@ -70,19 +97,19 @@ CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) {
   return (NativeDouble)_mm512_unpackhi_pd((__m512d)a, (__m512d)b);
 }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int step, ptrdiff_t offset) {
-  const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[0] + offset))),
-                                          _mm_loadu_ps((const float*)(row[step] + offset)), 1);
-  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(row[2 * step] + offset))),
-                                           _mm_loadu_ps((const float*)(row[3 * step] + offset)), 1);
+// Chunk k of the vector is the 16 bytes at p + k * step.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
+  const __m256 low =
+      _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)p)), _mm_loadu_ps((const float*)(p + step)), 1);
+  const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float*)(p + 2 * step))),
+                                           _mm_loadu_ps((const float*)(p + 3 * step)), 1);
   return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int step, ptrdiff_t offset, NativeFloat a) {
-  _mm_storeu_ps((float*)(row[0] + offset), _mm512_castps512_ps128((__m512)a));
-  _mm_storeu_ps((float*)(row[step] + offset), _mm512_extractf32x4_ps((__m512)a, 1));
-  _mm_storeu_ps((float*)(row[2 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 2));
-  _mm_storeu_ps((float*)(row[3 * step] + offset), _mm512_extractf32x4_ps((__m512)a, 3));
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  _mm_storeu_ps((float*)p, _mm512_castps512_ps128((__m512)a));
+  _mm_storeu_ps((float*)(p + step), _mm512_extractf32x4_ps((__m512)a, 1));
+  _mm_storeu_ps((float*)(p + 2 * step), _mm512_extractf32x4_ps((__m512)a, 2));
+  _mm_storeu_ps((float*)(p + 3 * step), _mm512_extractf32x4_ps((__m512)a, 3));
 }
 
 // Bit i: the sign of lane i, as comparisons set it.

@@ -14,21 +14,50 @@ typedef uint64_t NativeBits64 __attribute__((vector_size(kNativeBytes)));
 CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) { return a * b + c; }
 CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) { return a * b + c; }
 
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  return sum_error_by_parts(a, b, sum);
+}
+
 #if defined(__SSE2__)
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return _mm_movemask_ps(_mm_cmplt_ps((__m128)a, (__m128)b)) != 0;
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) {
+  return _mm_movemask_pd(_mm_cmplt_pd((__m128d)a, (__m128d)b)) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return _mm_movemask_ps(_mm_cmpeq_ps((__m128)a, (__m128)b)) != 0;
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
+  return _mm_movemask_pd(_mm_cmpeq_pd((__m128d)a, (__m128d)b)) != 0;
+}
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)_mm_cvtps_pd((__m128)a); }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm_cvtps_pd(_mm_movehl_ps((__m128)a, (__m128)a));
 }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low), _mm_cvtpd_ps((__m128d)high));
-}
 #else
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
+  return a[0] < b[0] || a[1] < b[1] || a[2] < b[2] || a[3] < b[3];
+}
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) { return a[0] < b[0] || a[1] < b[1]; }
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
+  return a[0] == b[0] || a[1] == b[1] || a[2] == b[2] || a[3] == b[3];
+}
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) { return a[0] == b[0] || a[1] == b[1]; }
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return NativeDouble{(double)a[0], (double)a[1]}; }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return NativeDouble{(double)a[2], (double)a[3]}; }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return NativeFloat{(float)low[0], (float)low[1], (float)high[0], (float)high[1]};
-}
 #endif
+
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return NativeDouble{(double)p[0], (double)p[1]}; }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
+  p[0] = (float)a[0];
+  p[1] = (float)a[1];
+}
+
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { __builtin_memcpy(p, &a, sizeof a); }
+CROSSENT_INLINE void finish_stream() {}
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16_t lane[4];
@@ -43,8 +72,12 @@ CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
 CROSSENT_INLINE NativeFloat load_halves(const void* p) { return half_bits_to_float<NativeFloat>(load_16_bits(p)); }
 CROSSENT_INLINE void store_halves(void* p, NativeFloat a) { store_16_bits(p, float_to_half_bits<NativeBits>(a)); }
 
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) { return load_first_by_copy<NativeDouble>(p, count); }
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return load_first_by_copy(p, count, fill);
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return load_first_by_copy(p, count, fill);
+}
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
 
@@ -54,15 +87,13 @@ CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { retu
 CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
 CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {
+// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   NativeFloat a;
-  __builtin_memcpy(&a, row[0] + offset, sizeof a);
+  __builtin_memcpy(&a, p, sizeof a);
   return a;
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
-  __builtin_memcpy(row[0] + offset, &a, sizeof a);
-}
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
 
 // Bit i: the sign of lane i, as comparisons set it.
 #if defined(__SSE2__)

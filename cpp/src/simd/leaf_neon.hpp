@@ -15,11 +15,25 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 
+CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
+CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
+  return sum_error_by_parts(a, b, sum);
+}
+
+CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) { return vmaxvq_u32((uint32x4_t)(a < b)) != 0; }
+CROSSENT_INLINE bool any_lane_less(NativeDouble a, NativeDouble b) { return vmaxvq_u32((uint32x4_t)(a < b)) != 0; }
+CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
+CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) { return vmaxvq_u32((uint32x4_t)(a == b)) != 0; }
+
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)vcvt_f64_f32(vget_low_f32((float32x4_t)a)); }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vcvt_high_f64_f32((float32x4_t)a); }
-CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
-  return (NativeFloat)vcvt_high_f32_f64(vcvt_f32_f64((float64x2_t)low), (float64x2_t)high);
-}
+CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)vcvt_f64_f32(vld1_f32(p)); }
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { vst1_f32(p, vcvt_f32_f64((float64x2_t)a)); }
+
+// There is no such store for single vectors.
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { vst1q_f32(p, (float32x4_t)a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { vst1q_f64(p, (float64x2_t)a); }
+CROSSENT_INLINE void finish_stream() {}
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16x4_t lanes;
@@ -41,8 +55,12 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
   __builtin_memcpy(p, &lanes, sizeof lanes);
 }
 
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count) { return load_first_by_copy<NativeFloat>(p, count); }
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count) { return load_first_by_copy<NativeDouble>(p, count); }
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return load_first_by_copy(p, count, fill);
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return load_first_by_copy(p, count, fill);
+}
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
 
@@ -52,15 +70,13 @@ CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { retu
 CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
 CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
 
-// Chunk k of the vector is the 16 bytes at row[k * step] + offset; here there is one.
-CROSSENT_INLINE NativeFloat load_chunks(const char* const* row, int, ptrdiff_t offset) {
+// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   NativeFloat a;
-  __builtin_memcpy(&a, row[0] + offset, sizeof a);
+  __builtin_memcpy(&a, p, sizeof a);
   return a;
 }
-CROSSENT_INLINE void store_chunks(char* const* row, int, ptrdiff_t offset, NativeFloat a) {
-  __builtin_memcpy(row[0] + offset, &a, sizeof a);
-}
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
 
 // Bit i: the sign of lane i, as comparisons set it.
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<uint32x4_t>(a); }

@@ -63,13 +63,19 @@ CROSSENT_INLINE Bits float_to_bfloat16_bits(Float value) {
   return (bits & 0x7fffffff) > 0x7f800000 ? quiet : rounded;
 }
 
-// The first `count` lanes from memory, the others 0; nothing beyond them is touched.
+// What rounding left of a + b = sum (Knuth), for any order of magnitudes.
+template <class Native>
+CROSSENT_INLINE Native sum_error_by_parts(Native a, Native b, Native sum) {
+  const Native b_part = sum - a;
+  return (a - (sum - b_part)) + (b - b_part);
+}
+
+// The first `count` lanes from memory, the others of `fill`; nothing beyond them is touched.
 template <class Native, class T>
-CROSSENT_INLINE Native load_first_by_copy(const T* p, ptrdiff_t count) {
+CROSSENT_INLINE Native load_first_by_copy(const T* p, ptrdiff_t count, Native fill) {
   constexpr ptrdiff_t lanes = sizeof(Native) / sizeof(T);
-  T lane[lanes] = {};
-  if (count > 0) __builtin_memcpy(lane, p, (count < lanes ? count : lanes) * sizeof(T));
-  return bit_cast<Native>(lane);
+  if (count > 0) __builtin_memcpy(&fill, p, (count < lanes ? count : lanes) * sizeof(T));
+  return fill;
 }
 template <class T, class Native>
 CROSSENT_INLINE void store_first_by_copy(T* p, ptrdiff_t count, Native a) {

@@ -35,6 +35,22 @@ struct NativeOf<double> {
   using integer = int64_t;
 };
 
+// Lane i of the result is lane i ^ step.
+template <int step, class Native>
+CROSSENT_INLINE Native exchange(Native a) {
+  constexpr int lanes = sizeof(Native) / sizeof(a[0]);
+  if constexpr (lanes == 2) {
+    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step);
+  } else if constexpr (lanes == 4) {
+    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step);
+  } else if constexpr (lanes == 8) {
+    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step);
+  } else {
+    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step,
+                                   8 ^ step, 9 ^ step, 10 ^ step, 11 ^ step, 12 ^ step, 13 ^ step, 14 ^ step, 15 ^ step);
+  }
+}
+
 // Unrolled by hand: a loop over the parts would be unrolled too late for gcc to keep the parts in registers.
 template <class F>
 CROSSENT_INLINE void for_each_part(F&& f) {
@@ -141,16 +157,15 @@ CROSSENT_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
   return r;
 }
 
-// value * 2**k for a normal value and result, where k stands in the low bits of `shifter` (a number that was rounded by
-// adding 1.5 * 2**(mantissa bits)).
+// 2**k where k + the exponent bias of T stands in the low bits of `shifter` (a number that was rounded by adding 1.5 *
+// 2**(mantissa bits)); 0 where those bits are 0.
 template <class T>
-CROSSENT_INLINE Vec<T> scale_by_low_bits(Vec<T> value, Vec<T> shifter) {
+CROSSENT_INLINE Vec<T> power_of_two(Vec<T> shifter) {
   constexpr int mantissa_bits = sizeof(T) == 4 ? 23 : 52;
   using Integer = typename NativeOf<T>::mask;
   Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    r.part[i] = (typename Vec<T>::Native)((Integer)value.part[i] + ((Integer)shifter.part[i] << mantissa_bits));
-  });
+  for_each_part([&](int i)
+                    CROSSENT_LAMBDA { r.part[i] = (typename Vec<T>::Native)((Integer)shifter.part[i] << mantissa_bits); });
   return r;
 }
 
@@ -185,37 +200,67 @@ CROSSENT_INLINE void store(BFloat16* p, Vec<float> a) {
   });
 }
 
-// The first `count` elements (at least 1, less than a vector), the other lanes `fill`. Touches nothing else in memory.
-template <class S>
-CROSSENT_INLINE Vec<Compute<S>> load_partial(const S* p, ptrdiff_t count, Compute<S> fill) {
-  using T = Compute<S>;
+// The smallest normal number and the smallest of all, and the numbers whose last bit is 1.
+template <class T>
+struct Smallest;
+template <>
+struct Smallest<float> {
+  static constexpr float normal = 0x1p-126f, inverse = 0x1p+100f, more = 0x1p+49f, whole = 0x1p+23f;
+};
+template <>
+struct Smallest<double> {
+  static constexpr double normal = 0x1p-1022, inverse = 0x1p+1000, more = 0x1p+74, whole = 0x1p+52;
+};
+
+// a * b for a >= 0 and a subnormal product, rounded once, by arithmetic on normal numbers only: the bits of a subnormal number
+// count the smallest one.
+template <class T>
+CROSSENT_INLINE Vec<T> multiples_of_smallest(Vec<T> a, Vec<T> b) {
+  using Integer = typename NativeOf<T>::mask;
+  const Vec<T> negated = zero<T>() - b, magnitude = select(b < zero<T>(), negated, b);
+  const Vec<T> whole = splat(Smallest<T>::whole);
+  const Vec<T> count = fma(a * splat(Smallest<T>::more), magnitude * splat(Smallest<T>::inverse), whole);
   Vec<T> r;
-  if constexpr (sizeof(S) == sizeof(T)) {
-    for_each_part(
-        [&](int i) CROSSENT_LAMBDA { r.part[i] = load_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes); });
-  } else {
-    S lane[Vec<T>::kLanes] = {};
-    __builtin_memcpy(lane, p, count * sizeof(S));
-    r = load(lane);
-  }
-  T index[Vec<T>::kLanes];
-  for (ptrdiff_t i = 0; i < Vec<T>::kLanes; ++i) index[i] = (T)i;
-  return select(load(index) < splat((T)count), r, splat(fill));
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    constexpr int sign_bit = 8 * sizeof(T) - 1;
+    const Integer sign = (Integer)b.part[i] >> sign_bit << sign_bit;
+    r.part[i] = (typename Vec<T>::Native)(((Integer)count.part[i] - (Integer)whole.part[i]) | sign);
+  });
+  return r;
 }
-template <class S>
-CROSSENT_INLINE void store_partial(S* p, ptrdiff_t count, Vec<Compute<S>> a) {
-  using T = Compute<S>;
-  if constexpr (sizeof(S) == sizeof(T)) {
-    for_each_part(
-        [&](int i) CROSSENT_LAMBDA { store_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, a.part[i]); });
+
+// Past the caches, to an address that is a multiple of kVectorBytes.
+template <class T>
+CROSSENT_INLINE void store_past_caches(T* p, Vec<T> a) {
+  for_each_part([&](int i) CROSSENT_LAMBDA { store_stream(p + i * Vec<T>::kNativeLanes, a.part[i]); });
+}
+
+// The first `count` elements, the other lanes `fill`. Touches nothing else in memory.
+template <class T>
+CROSSENT_INLINE Vec<T> load_partial(const T* p, ptrdiff_t count, T fill) {
+  Vec<T> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    r.part[i] = load_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, fill - typename Vec<T>::Native{});
+  });
+  return r;
+}
+template <class T>
+CROSSENT_INLINE void store_partial(T* p, ptrdiff_t count, Vec<T> a) {
+  for_each_part(
+      [&](int i) CROSSENT_LAMBDA { store_first(p + i * Vec<T>::kNativeLanes, count - i * Vec<T>::kNativeLanes, a.part[i]); });
+}
+
+// The same, or all where there are as many.
+template <class T>
+CROSSENT_INLINE void store_up_to(T* p, ptrdiff_t count, Vec<T> a) {
+  if (count >= Vec<T>::kLanes) {
+    store(p, a);
   } else {
-    S lane[Vec<T>::kLanes];
-    store(lane, a);
-    __builtin_memcpy(p, lane, count * sizeof(S));
+    store_partial(p, count, a);
   }
 }
 
-// 16 floats as two vectors of 8 doubles, and back.
+// 16 floats as two vectors of 8 doubles.
 struct Widened {
   Vec<double> low, high;
 };
@@ -233,37 +278,83 @@ CROSSENT_INLINE Widened widen(Vec<float> a) {
   }
   return r;
 }
-CROSSENT_INLINE Vec<float> narrow(Widened a) {
-  Vec<float> r;
+// 16 floats as 8 doubles: lanes i and i + 8 added, then widened.
+CROSSENT_INLINE Vec<double> widen_folded(Vec<float> a) {
+  Vec<double> r;
   if constexpr (kParts == 1) {
-    r.part[0] = narrow(a.low.part[0], a.high.part[0]);
+    r.part[0] = widen_low(a.part[0] + exchange<8>(a.part[0]));
   } else {
     constexpr int half = kParts / 2;
     for_each_part([&](int i) CROSSENT_LAMBDA {
-      r.part[i] = i < half ? narrow(a.low.part[2 * i % kParts], a.low.part[(2 * i + 1) % kParts])
-                           : narrow(a.high.part[2 * i % kParts], a.high.part[(2 * i + 1) % kParts]);
+      const NativeFloat sum = a.part[i / 2] + a.part[half + i / 2];
+      r.part[i] = i % 2 ? widen_high(sum) : widen_low(sum);
     });
   }
   return r;
 }
 
-// The largest of the 16 or 8 lanes; NaN lanes do not count (-inf if all are).
-template <class T>
-CROSSENT_INLINE T largest_lane(Vec<T> a) {
-  T lane[Vec<T>::kLanes];
-  store(lane, a);
-  for (ptrdiff_t step = Vec<T>::kLanes / 2; step > 0; step /= 2) {
-    for (ptrdiff_t i = 0; i < step; ++i) lane[i] = lane[i + step] > lane[i] ? lane[i + step] : lane[i];
+// All lanes brought into one by join(a, b) of parts and then of lanes i and i + L/2, i + L/4, …, i + 1.
+template <class T, class Join>
+CROSSENT_INLINE T reduce_lanes(Vec<T> a, Join&& join) {
+  if constexpr (kParts == 4) {
+    a.part[0] = join(a.part[0], a.part[2]);
+    a.part[1] = join(a.part[1], a.part[3]);
   }
-  return lane[0];
+  if constexpr (kParts > 1) a.part[0] = join(a.part[0], a.part[1]);
+  if constexpr (Vec<T>::kNativeLanes > 8) a.part[0] = join(a.part[0], exchange<8>(a.part[0]));
+  if constexpr (Vec<T>::kNativeLanes > 4) a.part[0] = join(a.part[0], exchange<4>(a.part[0]));
+  if constexpr (Vec<T>::kNativeLanes > 2) a.part[0] = join(a.part[0], exchange<2>(a.part[0]));
+  return join(a.part[0], exchange<1>(a.part[0]))[0];
 }
 
-// The sum of the lanes, for small whole numbers (any order gives the same).
+// The largest lane of numbers that are not NaN.
 template <class T>
-CROSSENT_INLINE double sum_of_lanes(Vec<T> a) {
-  T lane[Vec<T>::kLanes];
-  store(lane, a);
-  T sum = 0;
-  for (ptrdiff_t i = 0; i < Vec<T>::kLanes; ++i) sum += lane[i];
-  return sum;
+CROSSENT_INLINE T largest_lane(Vec<T> a) {
+  using Native = typename Vec<T>::Native;
+  return reduce_lanes(a, [](Native p, Native q) CROSSENT_LAMBDA { return p > q ? p : q; });
+}
+
+template <class T>
+CROSSENT_INLINE T sum_of_lanes(Vec<T> a) {
+  using Native = typename Vec<T>::Native;
+  return reduce_lanes(a, [](Native p, Native q) CROSSENT_LAMBDA { return p + q; });
+}
+
+template <class T>
+CROSSENT_INLINE bool any_less(Vec<T> a, Vec<T> b) {
+  bool any = false;
+  for_each_part([&](int i) CROSSENT_LAMBDA { any |= any_lane_less(a.part[i], b.part[i]); });
+  return any;
+}
+template <class T>
+CROSSENT_INLINE bool any_equal(Vec<T> a, Vec<T> b) {
+  bool any = false;
+  for_each_part([&](int i) CROSSENT_LAMBDA { any |= any_lane_equal(a.part[i], b.part[i]); });
+  return any;
+}
+
+// 8 numbers of either type as doubles, and back.
+CROSSENT_INLINE Vec<double> load_as_double(const double* p) { return load(p); }
+CROSSENT_INLINE Vec<double> load_as_double(const float* p) {
+  Vec<double> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = load_widened(p + i * Vec<double>::kNativeLanes); });
+  return r;
+}
+CROSSENT_INLINE void store_rounded(double* p, Vec<double> a) { store(p, a); }
+CROSSENT_INLINE void store_rounded(float* p, Vec<double> a) {
+  for_each_part([&](int i) CROSSENT_LAMBDA { store_narrowed(p + i * Vec<double>::kNativeLanes, a.part[i]); });
+}
+
+// All lanes as doubles, stored.
+CROSSENT_INLINE void store_as_double(double* p, Vec<double> a) { store(p, a); }
+CROSSENT_INLINE void store_as_double(double* p, Vec<float> a) {
+  const Widened w = widen(a);
+  store(p, w.low);
+  store(p + 8, w.high);
+}
+
+// n numbers, a multiple of the lanes.
+template <class T>
+CROSSENT_INLINE void fill(T* p, ptrdiff_t n, T value) {
+  for (ptrdiff_t i = 0; i < n; i += Vec<T>::kLanes) store(p + i, splat(value));
 }

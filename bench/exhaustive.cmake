@@ -1,0 +1,12 @@
+# exhaustive_<instruction set>: bench/exhaustive.cpp with the flags of that set's kernels. Included with -DCROSSENT_EXHAUSTIVE=ON.
+foreach(target IN LISTS crossent_targets)
+  add_executable(exhaustive_${target} EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/exhaustive.cpp)
+  foreach(property COMPILE_OPTIONS COMPILE_DEFINITIONS INCLUDE_DIRECTORIES)
+    get_target_property(value crossent_${target} ${property})
+    if(value)
+      set_property(TARGET exhaustive_${target} APPEND PROPERTY ${property} ${value})
+    endif()
+  endforeach()
+  target_compile_options(exhaustive_${target} PRIVATE -Wno-unused-function)
+  set_property(TARGET exhaustive_${target} PROPERTY INTERPROCEDURAL_OPTIMIZATION OFF)
+endforeach()

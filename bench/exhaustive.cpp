@@ -1,0 +1,202 @@
+// Measures exp and log1p of one instruction set against wider arithmetic: exp of every float32 in its range, float64 exp and
+// log1p on dense random points. Prints the largest error of each in ULP, and where. Built and run by bench/exhaustive.py.
+//
+// The instruction set's kernels are included as kernels.cpp compiles them, with its flags; the reference must be long double
+// of more digits than double (x86-64, or AArch64 under Linux).
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
+#include "kernels.cpp"
+
+namespace target = crossent::CROSSENT_TARGET;
+
+namespace {
+
+static_assert(std::numeric_limits<long double>::digits > 60, "the reference must be wider than double");
+
+// --- the kernels' functions, one vector at a time; what a change of kernels/ has to adapt ----------------------------
+
+template <class T>
+constexpr int kLanes = target::Vec<T>::kLanes;
+// The range that matters: probabilities round to 0 below it, and exp is taken of at most 40.
+template <class T>
+constexpr T kExpSmallest = sizeof(T) == 4 ? -104 : -746;
+template <class T>
+constexpr T kExpLargest = 40;
+template <class T>
+constexpr int kExpBias = target::ExpConstants<T>::bias;
+
+template <class T>
+void exp_biased(const T* high, const T* low, T* result) {
+  target::store(result, target::exp_biased<T>({target::load(high), target::load(low)}));
+}
+
+void log1p(const double* high, const double* low, double* result) {
+  target::store(result, target::log1p<true>({target::load(high), target::load(low)}));
+}
+
+// --- errors -----------------------------------------------------------------------------------------------------------
+
+struct Worst {
+  double ulps = 0, high = 0, low = 0;
+  unsigned long long points = 0;
+
+  // `unit`: the spacing of T at the exact result.
+  void add(long double actual, long double exact, long double unit, double at_high, double at_low) {
+    const double error = static_cast<double>(std::fabs(actual - exact) / unit);
+    ++points;
+    if (std::isnan(ulps) || error <= ulps) return;  // a NaN is taken, and then stays
+    ulps = error;
+    high = at_high;
+    low = at_low;
+  }
+
+  void print(const char* function, const char* range) const {
+    std::printf("| %-32s | %-24s | %12llu | %.4f | %a + %a |\n", function, range, points, ulps, high, low);
+    std::fflush(stdout);
+  }
+};
+
+template <class T, class Wide>
+Wide spacing_at(Wide exact) {
+  int exponent;
+  std::frexp(exact, &exponent);
+  return std::ldexp(Wide(1), exponent - std::numeric_limits<T>::digits);
+}
+
+template <class T, class Wide>
+void check_exp(const T* high, const T* low, Worst& worst) {
+  T result[kLanes<T>];
+  exp_biased(high, low, result);
+  for (int i = 0; i < kLanes<T>; ++i) {
+    Wide exact = std::exp(static_cast<Wide>(high[i]));
+    if (low[i] != 0) exact *= std::exp(static_cast<Wide>(low[i]));  // the sum of both has more digits than Wide
+    const Wide unbiased = std::ldexp(static_cast<Wide>(result[i]), -kExpBias<T>);
+    worst.add(unbiased, exact, spacing_at<T>(exact), high[i], low[i]);
+  }
+}
+
+// --- points -----------------------------------------------------------------------------------------------------------
+
+// SplitMix64.
+struct Random {
+  std::uint64_t state;
+  std::uint64_t integer() {
+    std::uint64_t x = state += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+  }
+  double between(double first, double last) {
+    return first + (last - first) * (static_cast<double>(integer() >> 11) * 0x1p-53);
+  }
+  // What a rounding to the nearest may leave of a number beside `high`.
+  template <class T>
+  T low_part(T high) {
+    return static_cast<T>(between(-0.5, 0.5) * static_cast<double>(spacing_at<T>(high)));
+  }
+};
+
+float from_bits(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+std::uint32_t to_bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+// Every `every`-th float32 from 0 to `last`, which may be negative.
+Worst every_float(float last, std::uint32_t every) {
+  const std::uint32_t sign = to_bits(last) & 0x80000000u, end = to_bits(last) & 0x7fffffffu;
+  float high[kLanes<float>];
+  const float low[kLanes<float>] = {};
+  Worst worst;
+  for (std::uint64_t bits = 0; bits <= end;) {
+    for (float& lane : high) {
+      lane = from_bits(sign | static_cast<std::uint32_t>(bits <= end ? bits : end));
+      bits += every;
+    }
+    check_exp<float, double>(high, low, worst);
+  }
+  return worst;
+}
+
+template <class T, class Wide>
+Worst random_exp(unsigned long long points, bool with_low) {
+  Random random{1};
+  T high[kLanes<T>], low[kLanes<T>] = {};
+  Worst worst;
+  while (worst.points < points) {
+    for (int i = 0; i < kLanes<T>; ++i) {
+      high[i] = static_cast<T>(random.between(kExpSmallest<T>, kExpLargest<T>));
+      if (with_low) low[i] = random.low_part(high[i]);
+    }
+    check_exp<T, Wide>(high, low, worst);
+  }
+  return worst;
+}
+
+// The ranges of exp's arguments in words.
+template <class T>
+struct ExpRanges {
+  char negative[32], positive[32], random[32];
+  ExpRanges() {
+    const double first = kExpSmallest<T>, last = kExpLargest<T>;
+    std::snprintf(negative, sizeof negative, "[%g, -0]", first);
+    std::snprintf(positive, sizeof positive, "[0, %g]", last);
+    std::snprintf(random, sizeof random, "[%g, %g], random", first, last);
+  }
+};
+
+// x with an evenly distributed logarithm to base 2.
+Worst random_log1p(unsigned long long points, double first, double last, bool with_low) {
+  Random random{2};
+  double high[kLanes<double>], low[kLanes<double>] = {}, result[kLanes<double>];
+  Worst worst;
+  while (worst.points < points) {
+    for (int i = 0; i < kLanes<double>; ++i) {
+      high[i] = std::exp2(random.between(first, last));
+      if (with_low) low[i] = random.low_part(high[i]);
+    }
+    log1p(high, low, result);
+    for (int i = 0; i < kLanes<double>; ++i) {
+      const long double exact = std::log1p(static_cast<long double>(high[i]) + static_cast<long double>(low[i]));
+      worst.add(result[i], exact, spacing_at<double>(exact), high[i], low[i]);
+    }
+  }
+  return worst;
+}
+
+}  // namespace
+
+// Arguments: every how many-th float32 (1: all of them), and how many random points for each of the others.
+int main(int count, char** argument) {
+  if (count != 3) {
+    std::fprintf(stderr, "usage: %s EVERY POINTS\n", argument[0]);
+    return 2;
+  }
+  const auto every = static_cast<std::uint32_t>(std::strtoul(argument[1], nullptr, 10));
+  const unsigned long long points = std::strtoull(argument[2], nullptr, 10);
+  if (every == 0 || points == 0) {
+    std::fprintf(stderr, "EVERY and POINTS must be positive\n");
+    return 2;
+  }
+  const ExpRanges<float> range;
+  const ExpRanges<double> range64;
+  every_float(kExpSmallest<float>, every).print("exp, float32", range.negative);
+  every_float(kExpLargest<float>, every).print("exp, float32", range.positive);
+  random_exp<float, double>(points, true).print("exp of a pair, float32", range.random);
+  random_exp<double, long double>(points, false).print("exp, float64", range64.random);
+  random_exp<double, long double>(points, true).print("exp of a pair, float64", range64.random);
+  random_log1p(points, -1000, 64, false).print("log1p, float64", "[2**-1000, 2**64], random");
+  random_log1p(points, -10, 10, false).print("log1p, float64", "[2**-10, 2**10], random");
+  random_log1p(points, -10, 10, true).print("log1p of a pair, float64", "[2**-10, 2**10], random");
+  return 0;
+}

@@ -1,0 +1,135 @@
+// Elements of a row as they lie in memory, and as a kernel computes with them: 16-bit types are converted block by block, so
+// that no kernel needs a copy for them.
+#pragma once
+
+CROSSENT_INLINE ptrdiff_t element_size(Elements type) { return type == Elements::f64 ? 8 : type == Elements::f32 ? 4 : 2; }
+CROSSENT_INLINE bool is_contiguous(const Operand& a) { return a.class_stride == element_size(a.type); }
+
+template <class S>
+CROSSENT_INLINE S load_element(const char* p) {
+  S element;
+  __builtin_memcpy(&element, p, sizeof element);
+  return element;
+}
+
+// The first `count` elements of any type; other lanes hold some number.
+template <class S>
+CROSSENT_INLINE Vec<Compute<S>> load_some(const S* p, ptrdiff_t count) {
+  if constexpr (sizeof(S) == sizeof(Compute<S>)) {
+    return load_partial(p, count, (S)0);
+  } else {
+    S lane[Vec<float>::kLanes] = {};
+    __builtin_memcpy(lane, p, count * sizeof(S));
+    return load(lane);
+  }
+}
+template <class S>
+CROSSENT_INLINE void store_some(S* p, ptrdiff_t count, Vec<Compute<S>> a) {
+  if constexpr (sizeof(S) == sizeof(Compute<S>)) {
+    store_partial(p, count, a);
+  } else {
+    S lane[Vec<float>::kLanes];
+    store(lane, a);
+    __builtin_memcpy(p, lane, count * sizeof(S));
+  }
+}
+
+// Calls f with a null pointer of the type that elements of a compute type T have in memory.
+template <class T, class F>
+CROSSENT_INLINE void with_elements(Elements type, F&& f) {
+  if constexpr (sizeof(T) == 8) {
+    f((double*)nullptr);
+  } else {
+    if (type == Elements::f32) f((float*)nullptr);
+    if (type == Elements::f16) f((Half*)nullptr);
+    if (type == Elements::bf16) f((BFloat16*)nullptr);
+  }
+}
+
+template <class From, class To>
+CROSSENT_INLINE void convert(const From* source, ptrdiff_t n, To* target) {
+  constexpr ptrdiff_t lanes = Vec<float>::kLanes;
+  ptrdiff_t i = 0;
+  for (; i + lanes <= n; i += lanes) store(target + i, load(source + i));
+  if (i < n) store_some(target + i, n - i, load_some(source + i, n - i));
+}
+// n contiguous elements of a 16-bit type as float32, and back.
+CROSSENT_SHARED void convert_to_compute(Elements type, const char* source, ptrdiff_t n, float* target) {
+  if (type == Elements::f16) convert((const Half*)source, n, target);
+  if (type == Elements::bf16) convert((const BFloat16*)source, n, target);
+}
+CROSSENT_SHARED void convert_from_compute(Elements type, const float* source, ptrdiff_t n, char* target) {
+  if (type == Elements::f16) convert(source, n, (Half*)target);
+  if (type == Elements::bf16) convert(source, n, (BFloat16*)target);
+}
+
+// Rows of a 16-bit type, `stride` bytes apart, as adjacent rows of float32, and back.
+CROSSENT_INLINE void rows_to_compute(Elements type, const char* rows, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t classes,
+                                     float* target) {
+  if (stride == classes * element_size(type)) return convert_to_compute(type, rows, count * classes, target);
+  for (ptrdiff_t r = 0; r < count; ++r) convert_to_compute(type, rows + r * stride, classes, target + r * classes);
+}
+CROSSENT_INLINE void rows_from_compute(Elements type, const float* source, ptrdiff_t count, ptrdiff_t classes, char* rows,
+                                       ptrdiff_t stride) {
+  if (stride == classes * element_size(type)) return convert_from_compute(type, source, count * classes, rows);
+  for (ptrdiff_t r = 0; r < count; ++r) convert_from_compute(type, source + r * classes, classes, rows + r * stride);
+}
+
+CROSSENT_SHARED float one_to_compute(Elements type, const char* p) {
+  float value = 0;
+  if (type == Elements::f32) {
+    value = load_element<float>(p);
+  } else {
+    convert_to_compute(type, p, 1, &value);
+  }
+  return value;
+}
+template <class T>
+CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
+  if constexpr (sizeof(T) == 8) {
+    return load_element<double>(p);
+  } else {
+    return type == Elements::f32 ? load_element<float>(p) : one_to_compute(type, p);
+  }
+}
+
+// A contiguous row: block() gives n elements from `first` on, in place or converted into `buffer`.
+template <class T>
+struct RowInput {
+  const char* data;
+  Elements type;
+  T* buffer;
+
+  CROSSENT_INLINE const T* block(ptrdiff_t first, ptrdiff_t n) const {
+    if constexpr (sizeof(T) == 4) {
+      if (type != Elements::f32) {
+        convert_to_compute(type, data + first * 2, n, buffer);
+        return buffer;
+      }
+    }
+    return (const T*)data + first;
+  }
+};
+
+// A contiguous row to write: elements go to block(first), then written() is told.
+template <class T>
+struct RowOutput {
+  char* data;
+  Elements type;
+  T* buffer;
+  bool stream;  // write past the caches
+
+  CROSSENT_INLINE bool in_place() const { return sizeof(T) == 8 || type == Elements::f32; }
+  CROSSENT_INLINE T* block(ptrdiff_t first) const { return in_place() ? (T*)data + first : buffer; }
+  CROSSENT_INLINE void written(ptrdiff_t first, ptrdiff_t n) const {
+    if constexpr (sizeof(T) == 4) {
+      if (!in_place()) convert_from_compute(type, buffer, n, data + first * 2);
+    }
+  }
+  CROSSENT_INLINE void set(ptrdiff_t i, T value) const {
+    if constexpr (sizeof(T) == 4) {
+      if (!in_place()) return convert_from_compute(type, &value, 1, data + i * 2);
+    }
+    __builtin_memcpy(data + i * sizeof(T), &value, sizeof value);
+  }
+};

@@ -28,34 +28,22 @@
 
 namespace crossent {
 
+// CROSSENT_BENCH_TARGETS, from CMake: CROSSENT_LIMITS_OF(target) for each instruction set.
 #define CROSSENT_LIMITS_OF(target) \
   namespace target {               \
   extern const LimitLoops limits;  \
   }
-#if defined(CROSSENT_HAS_LIMITS_avx512)
-CROSSENT_LIMITS_OF(avx512)
-#endif
-#if defined(CROSSENT_HAS_LIMITS_avx2)
-CROSSENT_LIMITS_OF(avx2)
-#endif
-#if defined(CROSSENT_HAS_LIMITS_neon)
-CROSSENT_LIMITS_OF(neon)
-#endif
-CROSSENT_LIMITS_OF(baseline)
+CROSSENT_BENCH_TARGETS
+#undef CROSSENT_LIMITS_OF
 
 namespace {
 
-const LimitLoops& limits_of(const std::string& target) {
-#if defined(CROSSENT_HAS_LIMITS_avx512)
-  if (target == "avx512") return avx512::limits;
-#endif
-#if defined(CROSSENT_HAS_LIMITS_avx2)
-  if (target == "avx2") return avx2::limits;
-#endif
-#if defined(CROSSENT_HAS_LIMITS_neon)
-  if (target == "neon") return neon::limits;
-#endif
-  return baseline::limits;
+const LimitLoops& limits_of(const std::string& name) {
+#define CROSSENT_LIMITS_OF(target) \
+  if (name == #target) return target::limits;
+  CROSSENT_BENCH_TARGETS
+#undef CROSSENT_LIMITS_OF
+  std::abort();
 }
 
 constexpr std::ptrdiff_t kGranule = 512;       // what limits.hpp wants lengths to be multiples of

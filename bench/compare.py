@@ -105,6 +105,7 @@ def machine() -> str:
     try:
         lines = dict(re.findall(r"^(.+?)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
         name = lines.get("model name", platform.processor())
+        name = name.replace("(R)", "").replace("(TM)", "")
         return f"{name} (family {lines.get('cpu family')}, model {lines.get('model')})"
     except OSError:
         return platform.processor() or platform.machine()

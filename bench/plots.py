@@ -15,7 +15,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter, StrMethodFormatter
 
 # Okabe and Ito's colours, which people see apart whatever their colour vision; and markers, for print.
 STYLE = {
@@ -33,6 +33,7 @@ TITLES = {
     "cross_entropy": "cross_entropy: loss alone",
     "cross_entropy_value_and_grad": "cross_entropy: loss and gradient",
 }
+LIMIT = "limit of the machine"
 FEWEST_ELEMENTS = 1 << 17  # smaller arrays measure the cost of a call
 
 Row = dict[str, str]
@@ -110,7 +111,8 @@ def draw(path: Path, title: str, y_label: str, context: dict[str, str], rows: li
         f"{threads} thread{'s' if threads != '1' else ''}; outputs reused where the library can",
         fontsize=11,
     )
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False)
+    names = sorted(handles, key=[*STYLE, LIMIT].index)
+    figure.legend([handles[name] for name in names], names, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
     return path
@@ -124,9 +126,7 @@ def draw_limit(axes: Axes, points: list[tuple[int, Row]], value: str, handles: d
         heights = [1.0 for _ in limits]
     else:
         heights = [float(row[value]) * float(row["limit_seconds"]) / float(row["seconds"]) for _, row in limits]
-    (handles["limit of the machine"],) = axes.plot(
-        [c for c, _ in limits], heights, color="black", linestyle="--", linewidth=1.2
-    )
+    (handles[LIMIT],) = axes.plot([c for c, _ in limits], heights, color="black", linestyle="--", linewidth=1.2)
 
 
 def scale(axes: Axes, value: str) -> None:
@@ -135,7 +135,7 @@ def scale(axes: Axes, value: str) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
         axes.set_yticks([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1])
     else:
-        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -76,8 +76,8 @@ class Peer:
         raise Unsupported("no gradient of the cross-entropy")
 
     def array(self, result: Any) -> np.ndarray:
-        """The array, or the loss, in what a call returned, in float64."""
-        return np.asarray(result[1] if isinstance(result, tuple) else result, np.float64)
+        """The array, or the loss, in what a call returned."""
+        return np.asarray(result[1] if isinstance(result, tuple) else result)
 
 
 def fresh_only(reuse: bool) -> None:
@@ -158,8 +158,8 @@ class Torch(Peer):
         return call
 
     def array(self, result: Any) -> np.ndarray:
-        tensor = result[1] if isinstance(result, tuple) else result
-        return tensor.detach().double().numpy()
+        tensor = (result[1] if isinstance(result, tuple) else result).detach()
+        return (tensor.float() if tensor.dtype == self.library.bfloat16 else tensor).numpy()
 
 
 class TorchCompile(Torch):

@@ -310,10 +310,10 @@ def main() -> None:
     context = comparison.context(cpus)
     print("; ".join(f"{key} {value}" for key, value in context.items()))
     print("versions: " + ", ".join(f"{peer.name} {peer.version}" for peer in comparison.peers))
+    print("ns per element (us per call where it says so); of the others, also how many times crossent's time that is;")
     print(
-        "ns per element (us per call where it says so) and, of the others, how many times crossent's time; * into a fresh"
+        "*: into a fresh array, since it writes into no given one; limit: the share of the limit that crossent reaches"
     )
-    print("array, since it writes into no given one; limit: the share of the machine's limit that crossent reaches")
     print(f"{'function':28} {'shape':>15} {'output':>9}" + "".join(f" {name:>16}" for name in names) + "   limit")
     path = options.out / f"{options.dtype}-{options.threads}-thread{'s' if options.threads > 1 else ''}.csv"
     with tqdm.tqdm(total=len(options.shapes) * len(functions), unit="case", file=sys.stderr) as progress:
@@ -327,9 +327,8 @@ def main() -> None:
                 gc.enable()
                 progress.write("\n".join(table_lines(rows, names)), file=sys.stdout)
                 progress.update()
-                write_csv(
-                    path, comparison.rows, context
-                )  # after each case, so that an interrupted run leaves something
+                # After each case, so that an interrupted run leaves something.
+                write_csv(path, comparison.rows, context)
     for reason, cases in comparison.notes.items():
         print(f"note: {reason} ({', '.join(cases)})")
     print(f"wrote {path}")

@@ -1,11 +1,11 @@
 // Microbenchmarks of the kernels, straight from the kernel tables of every instruction set that this machine can run: no
 // drivers, no threads, no Python. Beside them the loops of limits.cpp, and of each kernel the share of the limit that they set.
 //
-// Names: <kernel>/<instruction set>/<input type>[_to_<output type>]/C=<classes>[/columns]/ws=<bytes that a pass touches>,
-// <read, copy or copy_nontemporal>/<instruction set>/ws=... and exp/<instruction set>/<type>.
-// Counters: bytes_per_second of the arrays read and written (each once, however often a kernel reads them); items_per_second,
-// elements of the input; limit_share, the time that the limit takes divided by the time taken. All by the CPU's time, so that
-// other processes disturb little.
+// Names: <kernel>/<instruction set>/<input type>[_to_<output type>]/C=<classes>[/columns][/stream]/ws=<bytes that a pass
+// touches>, <read, copy or copy_nontemporal>/<instruction set>/ws=... and exp/<instruction set>/<type>. Counters:
+// bytes_per_second of the arrays read and written (each once, however often a kernel reads them); items_per_second, elements of
+// the input; limit_share, the time that the limit takes divided by the time taken. All by the CPU's time, so that other
+// processes disturb little.
 //
 // Own option: --working_sets=<bytes>,... instead of one in the caches and one that no cache holds.
 #include <benchmark/benchmark.h>
@@ -46,9 +46,10 @@ const LimitLoops& limits_of(const std::string& name) {
   std::abort();
 }
 
-constexpr std::ptrdiff_t kGranule = 512;       // what limits.hpp wants lengths to be multiples of
-constexpr std::ptrdiff_t kExpBytes = 1 << 14;  // input of the exponentials: with the output, inside the first-level cache
-constexpr std::ptrdiff_t kColumnClasses = 21;  // as many as a common segmentation task has
+constexpr std::ptrdiff_t kGranule = 512;          // what limits.hpp wants lengths to be multiples of
+constexpr std::ptrdiff_t kExpBytes = 1 << 14;     // input of the exponentials: with the output, inside the first-level cache
+constexpr std::ptrdiff_t kStreamedSet = 1 << 25;  // from here on outputs are written past the caches, too
+constexpr std::ptrdiff_t kColumnClasses = 21;     // as many as a common segmentation task has
 
 // --------------------------------------------------------------------------------------------------------------------- limits
 
@@ -126,7 +127,7 @@ struct Subject {
   std::ptrdiff_t input = 0, second = 0, output = 0;  // bytes per element, 0: no such array
   bool exponential = true;
   std::ptrdiff_t classes = 0, rows = 0, working_set = 0;
-  bool columns = false;
+  bool columns = false, stream = false;
 
   std::ptrdiff_t element_bytes() const { return input + second + output; }
 };
@@ -143,9 +144,10 @@ class Pass {
     if (subject.output) run_.output = operand(arrays().output.reserve(count * subject.output), subject.types.out);
     run_.scratch = arrays().scratch.reserve(static_cast<std::ptrdiff_t>(subject.table->scratch_bytes(subject.classes)));
     run_.result = result_;
+    run_.stream = subject.stream;
     for (std::size_t i = 0; i < target_.size(); ++i) target_[i] = static_cast<std::int64_t>(i * 7919) % subject.classes;
-    std::fill(target_weight_, target_weight_ + kMaxBlockRows, 0.9);
-    std::fill(gradient_scale_, gradient_scale_ + kMaxBlockRows, 1.0);
+    std::fill(target_weight_, target_weight_ + kMaxBlockRows + kRowPadding, 0.9);
+    std::fill(gradient_scale_, gradient_scale_ + kMaxBlockRows + kRowPadding, 1.0);
     const DType weight_dtype = subject.types.compute();
     char* weight = reinterpret_cast<char*>(weight_.data());
     for (std::ptrdiff_t c = 0; c < subject.classes; ++c)
@@ -187,7 +189,8 @@ class Pass {
   CrossEntropyRun run_;
   std::vector<std::int64_t> target_;
   std::vector<float> weight_;  // enough for as many float64
-  double result_[kMaxBlockRows], target_weight_[kMaxBlockRows], gradient_scale_[kMaxBlockRows];
+  double result_[kMaxBlockRows];
+  double target_weight_[kMaxBlockRows + kRowPadding], gradient_scale_[kMaxBlockRows + kRowPadding];
 };
 
 // Runs the measured loop. Elements and limit_seconds: 0 where there is no such counter.
@@ -236,7 +239,7 @@ void register_subject(Subject subject, const std::string& kernel, std::ptrdiff_t
   subject.working_set = working_set;
   const std::string name = kernel + "/" + subject.table->name + "/" + subject.types.name +
                            "/C=" + std::to_string(subject.classes) + (subject.columns ? "/columns" : "") +
-                           "/ws=" + size_text(working_set);
+                           (subject.stream ? "/stream" : "") + "/ws=" + size_text(working_set);
   benchmark::RegisterBenchmark(name.c_str(), [subject](benchmark::State& state) { run_kernel(state, subject); });
 }
 
@@ -313,10 +316,13 @@ void register_all(const std::vector<std::ptrdiff_t>& working_sets) {
         for (const std::ptrdiff_t working_set : working_sets) {
           for (const std::ptrdiff_t classes : {10, 100, 1000, 50257, 262144}) {
             subject.classes = classes;
+            subject.stream = false;
             register_subject(subject, name, working_set);
+            subject.stream = subject.output && working_set >= kStreamedSet;
+            if (subject.stream) register_subject(subject, name, working_set);
           }
           Subject columns = subject;
-          columns.classes = kColumnClasses, columns.columns = true;
+          columns.classes = kColumnClasses, columns.columns = true, columns.stream = false;
           if (columns.classes <= table.tile_limit) register_subject(columns, name, working_set);
         }
       }

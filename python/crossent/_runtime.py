@@ -14,6 +14,17 @@ def get_num_threads() -> int:
 
     At import this is OMP_NUM_THREADS or, without that variable, the number of CPUs that the process may use. It is 1 in
     a build without OpenMP, and in a child after a fork.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> crossent.get_num_threads() >= 1
+    True
     """
     return _core.get_num_threads()
 
@@ -22,6 +33,11 @@ def set_num_threads(n: int) -> None:
     """Set the number of threads for the whole process; 1 keeps all work on the calling thread.
 
     Small arrays stay on the calling thread in any case, and no result depends on the number of threads.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. A build without OpenMP stays at 1.
 
     Raises
     ------
@@ -45,12 +61,28 @@ def simd_target() -> str:
 
     Chosen once, at import: the best that the machine can run, or the one that the environment variable CROSSENT_SIMD
     names (importing fails with the list of choices if this machine cannot run it).
+
+    Returns
+    -------
+    str
+        One of `simd_targets()`.
+
+    Examples
+    --------
+    >>> import crossent
+    >>> crossent.simd_target() in ("avx512", "avx2", "neon", "baseline")
+    True
     """
     return _core.simd_target()
 
 
 def simd_targets() -> list[str]:
     """Names of the instruction sets that this machine can run, best first.
+
+    Returns
+    -------
+    list of str
+        The last is "baseline", which runs everywhere.
 
     Examples
     --------
@@ -64,12 +96,36 @@ def simd_targets() -> list[str]:
 
 
 def get_include() -> str:
-    """Directory to put on the include path for ``#include <crossent/crossent.hpp>``."""
+    """Directory to put on the include path for ``#include <crossent/crossent.hpp>``.
+
+    Returns
+    -------
+    str
+        An absolute path.
+
+    Examples
+    --------
+    >>> import crossent, pathlib
+    >>> (pathlib.Path(crossent.get_include()) / "crossent" / "crossent.hpp").exists()
+    True
+    """
     return str(_installed("include"))
 
 
 def get_cmake_dir() -> str:
-    """Directory for CMake's ``crossent_DIR``, so that ``find_package(crossent)`` finds this installation."""
+    """Directory for CMake's ``crossent_DIR``, so that ``find_package(crossent)`` finds this installation.
+
+    Returns
+    -------
+    str
+        An absolute path. The pkg-config file lies beside it, in ``../../pkgconfig``.
+
+    Examples
+    --------
+    >>> import crossent, pathlib
+    >>> (pathlib.Path(crossent.get_cmake_dir()) / "crossentConfig.cmake").exists()
+    True
+    """
     return str(_installed("lib/cmake/crossent"))
 
 

@@ -71,6 +71,15 @@ def test_no_installed_file_names_the_folder_it_was_built_in():
 
 
 @needs_cmake
+def test_msvc_is_refused_in_one_sentence(tmp_path):
+    done = subprocess.run(
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, "-DMSVC=ON"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()).count("build it with clang-cl") == 1
+
+
+@needs_cmake
 @pytest.mark.slow
 def test_add_subdirectory_ctest_and_a_moved_installation(tmp_path):
     """One build from the sources proves all three."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from . import _core
 
 __all__ = ["get_cmake_dir", "get_include", "get_num_threads", "set_num_threads", "simd_target", "simd_targets"]
@@ -109,7 +107,7 @@ def get_include() -> str:
     >>> (pathlib.Path(crossent.get_include()) / "crossent" / "crossent.hpp").exists()
     True
     """
-    return str(_installed("include"))
+    return _installed("include")
 
 
 def get_cmake_dir() -> str:
@@ -126,12 +124,15 @@ def get_cmake_dir() -> str:
     >>> (pathlib.Path(crossent.get_cmake_dir()) / "crossentConfig.cmake").exists()
     True
     """
-    return str(_installed("lib/cmake/crossent"))
+    return _installed("lib/cmake/crossent")
 
 
-def _installed(name: str) -> Path:
+def _installed(name: str) -> str:
+    # Not at the top: with older Pythons pathlib takes longer to import than all the rest of the package.
+    from pathlib import Path
+
     # The compiled module lies where CMake put the C++ files, also in an editable install.
     path = Path(_core.__file__).resolve().parent / name
     if not path.is_dir():
         raise ImportError(f"{path} does not exist: this installation of crossent came without its C++ files")
-    return path
+    return str(path)

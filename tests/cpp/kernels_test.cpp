@@ -14,8 +14,8 @@
 namespace crossent_test {
 namespace {
 
-// Rows of up to 48 classes are transposed into tiles, longer ones are not: then another four vectors of 16 and a tail.
-constexpr std::ptrdiff_t kMostTransposed = 48, kMostClasses = kMostTransposed + 4 * 16 + 3;
+// Four vectors of 16 and a tail; and as much again where rows are long enough not to be transposed into tiles.
+constexpr std::ptrdiff_t kFourVectors = 4 * 16 + 3, kLongRow = 193;
 constexpr int kFailuresShown = 20;
 
 struct Count {
@@ -60,7 +60,7 @@ void check_size(const Elements& elements, Size size, const std::vector<std::stri
 
 // Groups of rows that end somewhere within a vector; of long rows mostly few, to save time under emulators.
 std::ptrdiff_t several_rows(std::ptrdiff_t classes) {
-  return classes <= kMostTransposed || classes % 8 == 0 ? 2 + classes * 7 % 19 : 3;
+  return classes <= kFourVectors || classes % 8 == 0 ? 2 + classes * 7 % 19 : 3;
 }
 
 int test(const std::vector<std::string>& targets) {
@@ -68,7 +68,8 @@ int test(const std::vector<std::string>& targets) {
   std::vector<unsigned long long> runs;
   for (const std::string& target : targets) runs.push_back(crossent::kernel_runs(target));
   for (const Elements& elements : all_elements()) {
-    for (std::ptrdiff_t classes = 1; classes <= kMostClasses; ++classes) {
+    for (std::ptrdiff_t step = 1; step <= 2 * kFourVectors; ++step) {
+      const std::ptrdiff_t classes = step <= kFourVectors ? step : kLongRow + (step - kFourVectors - 1);
       check_size(elements, {1, classes}, targets, count);
       check_size(elements, {several_rows(classes), classes}, targets, count);
     }
@@ -94,8 +95,8 @@ int print_hashes(const std::string& target) {
     return 2;
   }
   // The last two are longer than what is summed up without a pause, in float32 and in float64.
-  const Size sizes[] = {{1, 1},  {5, 2},  {18, 3},  {17, 7},   {9, 16},   {17, 48},
-                        {7, 49}, {3, 64}, {3, 115}, {1, 1000}, {1, 4099}, {1, 32771}};
+  const Size sizes[] = {{1, 1},   {5, 2},   {18, 3},  {17, 7},   {9, 16},   {17, 48},  {7, 49},
+                        {3, 115}, {5, 191}, {3, 193}, {1, 1000}, {1, 4099}, {1, 32771}};
   for (const Function& function : functions()) {
     for (const Elements& elements : all_elements()) {
       if (elements.in != elements.out && !function.takes.gives_out) continue;

@@ -186,3 +186,11 @@ def test_cpp_users_find_headers_library_and_configuration():
 
 def test_the_package_is_typed():
     assert (Path(crossent.__file__).parent / "py.typed").is_file()
+
+
+def test_importing_adds_no_slow_modules_to_numpy():
+    """.ci/import_time.py measures; this names what must not come back."""
+    slow = {"pathlib", "argparse", "urllib.parse", "matplotlib", "tqdm", "sklearn", "torch"}
+    code = f"import sys, numpy; before = set(sys.modules); import crossent; print({slow} & (set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

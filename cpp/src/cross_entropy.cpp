@@ -185,6 +185,9 @@ Status call_cross_entropy(const ConstArray& logits, const ConstArray& target, co
   if (!kernels) return simd_status();
   LossProblem problem;
   if (Status s = problem.check("logits", logits, target, options, true); !s) return s;
+  if (wanted.result) {
+    if (Status s = problem.check_result(*wanted.result); !s) return s;
+  }
   if (wanted.out) {
     if (Status s = problem.check_output("logits", *wanted.out); !s) return s;
   }

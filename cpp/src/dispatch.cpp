@@ -2,6 +2,10 @@
 // Baseline code: it runs on any processor, before anything is known of it.
 #include "dispatch.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -35,9 +39,13 @@ struct Target {
 
 #if defined(__x86_64__)
 // Every feature that the flags of the target enable; __builtin_cpu_supports also asks whether the system saves the registers.
+bool has_f16c() {  // a name that clang 16 does not know; its registers are those of AVX
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 bool has_avx2() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -65,7 +65,7 @@ void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::pt
 }
 
 RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands)
-    : kernels_(kernels), space_(space), operands_(operands) {
+    : space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
   const std::ptrdiff_t tile_limit = kernels.tile_limit;
   bool contiguous = true, single_stride = true;

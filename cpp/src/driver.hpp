@@ -64,7 +64,6 @@ class RowFeeder {
   Operand staged(char* memory, DType dtype) const;
   void convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* target, char* raw) const;
 
-  const KernelTable& kernels_;
   const RowSpace& space_;
   KernelOperands operands_;
   DType second_dtype_ = DType::float32;  // what a kernel can take; the operand is converted where it has another

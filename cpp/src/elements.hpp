@@ -8,26 +8,6 @@
 
 namespace crossent {
 
-constexpr std::ptrdiff_t item_size(DType dtype) {
-  switch (dtype) {
-    case DType::float64:
-    case DType::int64:
-    case DType::uint64:
-      return 8;
-    case DType::float32:
-    case DType::int32:
-    case DType::uint32:
-      return 4;
-    case DType::float16:
-    case DType::bfloat16:
-    case DType::int16:
-    case DType::uint16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
 template <class T>
 T read_element(const char* p) {
   T value;

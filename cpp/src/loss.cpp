@@ -65,6 +65,9 @@ bool has_shape(const ConstArray& array, int ndim, const std::ptrdiff_t* shape) {
 Status LossProblem::check_target_shape(const char* input_name, bool may_be_probabilities) {
   const ConstArray &input = *input_, &target = *target_;
   has_indices_ = !is_floating(target.dtype);
+  if (target.dtype == DType::boolean) {
+    return {Code::bad_type, "target must hold class indices (integers) or class probabilities (floating), not bool"};
+  }
   if (!has_indices_ && !may_be_probabilities) {
     return {Code::bad_type, "target must hold class indices of an integer dtype; a floating target is for cross_entropy"};
   }
@@ -96,6 +99,20 @@ Status LossProblem::check_per_sample(const char* name, const ConstArray& array) 
   if (has_shape(array, row_ndim_, row_shape_)) return {};
   return {Code::bad_value, std::string(name) + " has shape " + shape_text(array.ndim, array.shape) +
                                ", but there is one loss a sample, of shape " + shape_text(row_ndim_, row_shape_)};
+}
+
+Status LossProblem::check_result(const LossResult& result) const {
+  const Array& losses = result.losses;
+  if (options_->reduction != Reduction::none) {
+    return result.loss ? Status() : Status(Code::bad_value, "the result has no place for the reduced loss");
+  }
+  if (Status s = check_per_sample("losses", {losses.data, losses.dtype, losses.ndim, losses.shape, losses.strides}); !s) {
+    return s;
+  }
+  const DType expected = compute_dtype(input_->dtype);
+  if (losses.dtype == expected) return {};
+  return {Code::bad_value,
+          "losses have dtype " + dtype_name(losses.dtype) + ", but the result has dtype " + dtype_name(expected)};
 }
 
 namespace {

@@ -18,6 +18,8 @@ class LossProblem {
                bool may_be_probabilities);
   Status check_output(const char* input_name, const Array& out) const;
   Status check_per_sample(const char* name, const ConstArray& array) const;
+  // Whether there is a place for the loss.
+  Status check_result(const LossResult& result) const;
 
   // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets. In place
   // where they lie in that form, or else in `classes`.

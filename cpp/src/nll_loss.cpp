@@ -32,6 +32,7 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
   if (!kernels) return simd_status();
   LossProblem problem;
   if (Status s = problem.check("log_probs", log_probs, target, options, false); !s) return s;
+  if (Status s = problem.check_result(result); !s) return s;
   RowSpace space(log_probs.ndim, log_probs.shape, problem.axes());
   const int input = space.add_class_shaped(log_probs.data, log_probs.dtype, log_probs.strides);
   const int classes = space.add_row_shaped(target.data, target.dtype, target.strides);

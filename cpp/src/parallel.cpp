@@ -2,7 +2,7 @@
 #include "parallel.hpp"
 
 #include <atomic>
-#include <cstdlib>
+#include <new>
 #include <string>
 
 #if defined(_OPENMP)
@@ -40,18 +40,21 @@ std::atomic<int>& threads() {
 // Grows to the largest size asked for, and stays until the thread ends.
 class Scratch {
  public:
-  ~Scratch() { std::free(memory_); }
+  ~Scratch() { release(); }
   char* at_least(std::size_t bytes) {
     if (bytes <= size_) return memory_;
-    std::free(memory_);
+    release();
     size_ = 0;
-    memory_ = static_cast<char*>(std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment));
+    memory_ = static_cast<char*>(::operator new(bytes, kAlignment, std::nothrow));
     if (memory_) size_ = bytes;
     return memory_;
   }
 
  private:
-  static constexpr std::size_t kAlignment = 4096;
+  void release() { ::operator delete(memory_, kAlignment); }
+
+  // Not std::aligned_alloc, which Windows lacks.
+  static constexpr std::align_val_t kAlignment{4096};
   char* memory_ = nullptr;
   std::size_t size_ = 0;
 };

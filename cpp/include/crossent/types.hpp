@@ -10,7 +10,8 @@
 namespace crossent {
 
 // Element types. The four floating ones are computed natively (16-bit ones in float32); the integers are class indices.
-// float16 is IEEE binary16, bfloat16 the upper half of a float32; both are passed as their 16 bits.
+// float16 is IEEE binary16, bfloat16 the upper half of a float32; both are passed as their 16 bits. `boolean` is there for
+// messages: no function takes it.
 enum class DType : std::uint8_t {
   float32,
   float64,
@@ -28,6 +29,35 @@ enum class DType : std::uint8_t {
 };
 
 constexpr bool is_floating(DType dtype) { return dtype <= DType::bfloat16; }
+
+// Bytes of an element.
+constexpr std::ptrdiff_t item_size(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+    case DType::int64:
+    case DType::uint64:
+      return 8;
+    case DType::float32:
+    case DType::int32:
+    case DType::uint32:
+      return 4;
+    case DType::float16:
+    case DType::bfloat16:
+    case DType::int16:
+    case DType::uint16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+// The bits of 16-bit elements, for typed pointers; for other types of such numbers, cast the pointer.
+struct Float16 {
+  std::uint16_t bits;
+};
+struct BFloat16 {
+  std::uint16_t bits;
+};
 
 // The most dimensions an array may have.
 constexpr int kMaxDims = 64;
@@ -51,7 +81,7 @@ struct BasicArray {
 using Array = BasicArray<void>;             // written to
 using ConstArray = BasicArray<const void>;  // read only
 
-// The axes that classes lie along: one, several, or all.
+// The axes that classes lie along: one, several, or all (Axes::every()). Negative ones count from the last.
 struct Axes {
   int axis[kMaxDims];
   int count = 0;
@@ -81,7 +111,8 @@ enum class Code : std::uint8_t {
   out_of_memory,  // scratch memory could not be had: MemoryError
 };
 
-// What a call reports: every check is made before anything is written, and no function throws for bad input.
+// What a call reports: `if (Status s = softmax(...); !s) use(s.code, s.message);`. Every check is made before anything is
+// written, and no function throws for bad input. The message names the argument, and what was found and expected.
 struct [[nodiscard]] Status {
   Code code = Code::ok;
   std::string message;

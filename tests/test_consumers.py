@@ -1,0 +1,99 @@
+"""Projects that use the C++ library, each way: from the installed Python package, moved elsewhere, by pkg-config, by
+`cmake --install`, and as a subdirectory. The consumer is tests/cpp/consumer.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import crossent
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CONSUMER = Path(__file__).parent / "cpp" / "consumer"
+INSTALLED = Path(crossent.get_include()).parent
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+needs_cmake = pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="needs cmake and ninja")
+needs_pkg_config = pytest.mark.skipif(shutil.which("pkg-config") is None, reason="needs pkg-config")
+
+
+def run(*command, **options):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def assert_works(program):
+    assert f"crossent {crossent.__version__}" in run(program, crossent.__version__)
+
+
+def build_with_cmake(build, *definitions):
+    run("cmake", "-G", "Ninja", "-S", CONSUMER, "-B", build, *definitions)
+    run("cmake", "--build", build)
+
+
+def build_with_pkg_config(folder, package_path):
+    """Compile and link with nothing but what pkg-config says."""
+    environment = {"PATH": "/usr/bin:/bin", "PKG_CONFIG_PATH": str(package_path)}
+    assert run("pkg-config", "--modversion", "crossent", env=environment).strip() == crossent.__version__
+    flags = run("pkg-config", "--cflags", "--libs", "crossent", env=environment).split()
+    folder.mkdir(exist_ok=True)
+    run("g++", "-std=c++17", CONSUMER / "main.cpp", *flags, "-o", folder / "consumer")
+
+
+@needs_cmake
+def test_find_package_in_the_installed_python_package(tmp_path):
+    build_with_cmake(tmp_path, f"-Dcrossent_DIR={crossent.get_cmake_dir()}")
+    assert_works(tmp_path / "consumer")
+
+
+@needs_pkg_config
+def test_pkg_config_in_the_installed_python_package(tmp_path):
+    build_with_pkg_config(tmp_path, INSTALLED / "lib" / "pkgconfig")
+    assert_works(tmp_path / "consumer")
+
+
+@needs_cmake
+def test_the_installed_files_work_in_another_folder(tmp_path):
+    moved = tmp_path / "somewhere else" / "crossent"
+    for folder in ("include", "lib"):
+        shutil.copytree(INSTALLED / folder, moved / folder)
+    build_with_cmake(tmp_path / "build", f"-Dcrossent_DIR={moved / 'lib' / 'cmake' / 'crossent'}")
+    cache = (tmp_path / "build" / "build.ninja").read_text()
+    assert str(INSTALLED) not in cache
+    assert_works(tmp_path / "build" / "consumer")
+
+
+def test_no_installed_file_names_the_folder_it_was_built_in():
+    for file in [*INSTALLED.rglob("*.cmake"), *INSTALLED.rglob("*.pc"), *INSTALLED.rglob("*.hpp")]:
+        assert str(ROOT) not in file.read_text(), file
+
+
+@needs_cmake
+def test_msvc_is_refused_in_one_sentence(tmp_path):
+    done = subprocess.run(
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", tmp_path, "-DMSVC=ON"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert " ".join(done.stderr.split()).count("build it with clang-cl") == 1
+
+
+@needs_cmake
+@pytest.mark.slow
+def test_add_subdirectory_ctest_and_a_moved_installation(tmp_path):
+    """One build from the sources proves all three."""
+    build, prefix, moved = (tmp_path / name for name in ("build", "prefix", "moved"))
+    build_with_cmake(build, f"-DCROSSENT_SOURCE={ROOT}", "-DCROSSENT_TESTS=ON", "-DCROSSENT_WARNINGS_AS_ERRORS=ON")
+    assert_works(build / "consumer")
+    tests = run("ctest", "--test-dir", build, "--output-on-failure")
+    assert "100% tests passed" in tests
+    run("cmake", "--install", build, "--prefix", prefix)
+    prefix.rename(moved)
+    shutil.rmtree(build)
+    build_with_cmake(tmp_path / "user", f"-DCMAKE_PREFIX_PATH={moved}")
+    assert_works(tmp_path / "user" / "consumer")
+    if shutil.which("pkg-config"):
+        (description,) = moved.rglob("crossent.pc")
+        build_with_pkg_config(tmp_path / "by pkg-config", description.parent)
+        assert_works(tmp_path / "by pkg-config" / "consumer")

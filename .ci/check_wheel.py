@@ -68,4 +68,4 @@ def check_sdist(path: Path) -> list[str]:
 if __name__ == "__main__":
     files = [Path(argument) for argument in sys.argv[1:]]
     problems = [text for file in files for text in (check_wheel if file.suffix == ".whl" else check_sdist)(file)]
-    sys.exit("\n".join(problems))
+    sys.exit("\n".join(problems) or 0)

@@ -6,6 +6,7 @@
 #include "crossent/crossent.hpp"
 #include "driver.hpp"
 #include "exact_sum.hpp"
+#include "indices.hpp"
 
 namespace crossent {
 
@@ -48,7 +49,7 @@ class LossProblem {
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
-  Status bad_target() const;
+  IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;
   const ConstArray* target_ = nullptr;

@@ -31,6 +31,7 @@ SIGNATURES = {  # INTERFACE.md, sections 1 and 2; functions may grow by keyword-
     "logit_stats": "logits, target=None, axis=-1, *, top_k=0",
     "kl_divergence": "p_logits, q_logits, axis=-1, *, temperature=1.0, reduction='mean'",
     "kl_divergence_value_and_grad": "p_logits, q_logits, axis=-1, *, temperature=1.0, reduction='mean', out=None",
+    "Evaluator": "ignore_index=-100, top_k=(1, 5)",
 }
 RUNTIME = ["get_num_threads", "set_num_threads", "simd_target", "simd_targets", "get_include", "get_cmake_dir"]
 # Functions of libm whose last bits differ between platforms, in every type, as vectors and under glibc's other names.

@@ -38,6 +38,7 @@ CALLS = {
     "backward": "crossent.cross_entropy_backward(grad, x, target, axis=axis, reduction='none', out=out)",
     "token_log_probs": "crossent.token_log_probs(x, target, axis)",
     "logit_stats": "crossent.logit_stats(x, target, axis, top_k=5)",
+    "evaluator": "crossent.Evaluator().update(x, target, axis)",
     "kl_divergence": "crossent.kl_divergence_value_and_grad(x, x, axis, out=out)",
     "nll_loss": "crossent.nll_loss(x, target, axis=axis)",
     "probabilities": "crossent.cross_entropy_value_and_grad(x, x, axis=axis, label_smoothing=0.1, out=out)",

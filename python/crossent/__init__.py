@@ -3,6 +3,7 @@
 from ._arrays import log_softmax, log_softmax_backward, logsumexp, softmax, softmax_backward
 from ._core import __version__
 from ._divergence import kl_divergence, kl_divergence_value_and_grad
+from ._evaluator import Evaluation, Evaluator
 from ._losses import (
     cross_entropy,
     cross_entropy_backward,
@@ -14,6 +15,8 @@ from ._runtime import get_cmake_dir, get_include, get_num_threads, set_num_threa
 from ._scoring import LogitStats, logit_stats, token_log_probs
 
 __all__ = [
+    "Evaluation",
+    "Evaluator",
     "LogitStats",
     "__version__",
     "cross_entropy",

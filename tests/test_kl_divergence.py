@@ -10,6 +10,8 @@ from helpers import (
     FLOAT16,
     FLOAT32,
     FLOAT64,
+    FORMATS,
+    WIDE_IS_WIDER,
     accumulator,
     assert_same_bits,
     assert_ulps,
@@ -137,11 +139,51 @@ def test_rows_that_cannot_be_normalized(classes, special, dtype):
     assert_same_bits(gradient[[0, 2, 4]], expected_gradient[[0, 2, 4]])
 
 
+def needs_wide(dtype):
+    """The oracle has to have a larger range than the dtype."""
+    if dtype == FLOAT64 and not WIDE_IS_WIDER:
+        pytest.skip("long double is no wider than double here")
+
+
 def test_huge_ranges_do_not_overflow(wider_dtype):
     largest = float(np.finfo(wider_dtype).max)
     p = np.array([[largest, -largest], [0, -largest]], wider_dtype)
     assert crossent.kl_divergence(p, p) == 0
     assert crossent.kl_divergence(p, p[::-1].copy(), reduction="sum") == 0
+
+
+@pytest.mark.parametrize(("classes", "temperature"), [(2, 1.0), (60, 0.25), (1000, 1.0), (9000, 4.0)])
+def test_log_ratios_of_every_size_are_weighed(classes, temperature, dtype):
+    """Also where a sum of exponentials times log-ratios leaves the range of the dtype, but the divergence does not."""
+    needs_wide(dtype)
+    last = 1 - FORMATS[dtype.name][1]  # exponent of the largest number
+    confidences, exponents = (-90, -20, 0, 20), range(3, last, max(1, last // 12))
+    rows = len(confidences) * len(exponents)
+    for place in (0, classes - 1):
+        p, q = normal((rows, classes), dtype), normal((rows, classes), dtype, seed=1)
+        p[:, place] = np.repeat(
+            confidences, len(exponents)
+        )  # in p a class all but impossible, ordinary or all but sure
+        q[:, place] = np.tile([-(2.0**exponent) for exponent in exponents], len(confidences))
+        check(p, q, temperature=temperature, note=f"class {place}")
+
+
+@pytest.mark.parametrize("classes", [2, 60, 1000, 20_000])
+def test_rows_that_span_the_range_of_the_dtype(classes, wider_dtype):
+    needs_wide(wider_dtype)
+    largest = float(np.finfo(wider_dtype).max)
+    rng = np.random.default_rng(0)
+    p = normal((6, classes), wider_dtype)
+    q = (rng.uniform(-1, 1, p.shape) * largest).astype(wider_dtype)
+    p[1] *= wider_dtype.type(largest / 100)
+    p[2], q[2] = q[0], p[0]  # p has all its probability in one class
+    p[3], q[3] = 0, np.where(np.arange(classes) == 0, -largest, largest)  # more than the range apart
+    p[4, 0], q[4] = 40, np.where(np.arange(classes) == 0, -largest / 4, largest / 4)
+    p[5, :-1], p[5, -1], q[5, 0], q[5, 1:] = -60, 60, -largest, largest
+    check(p, q)
+    check(p, p)
+    p[0, 0], q[1, -1] = -INF, -INF
+    check(p, q)
 
 
 def test_adding_constants_exactly_changes_no_bit():

@@ -40,19 +40,29 @@ CROSSENT_INLINE Pair<Vec<T>> tempered_difference(Vec<T> x, Vec<T> m, const Tempe
   }
   return {scaled, lost + (d.high * t.low + d.low * t.high)};
 }
-// The sums of both rows, block by block as in MomentSum; sum 0 is p's, 1 is q's, 2 that of e_p * (a_p - a_q).
+
+// Rows whose third sum is not finite are read once more with log-ratios times this, so small that no sum of such products of
+// exponentials (up to 2**bias) and log-ratios (up to twice the largest number) overflows: what is infinite then is so.
+template <class T>
+constexpr T kShrink = sizeof(T) == 4 ? (T)0x1p-70 : (T)0x1p-180;
+
+CROSSENT_INLINE bool is_finite(double a) { return a - a == 0; }
+
+// The sums of both rows, block by block as in MomentSum; sum 0 is p's, 1 is q's, 2 that of e_p * (a_p - a_q), or, if shrunk, of
+// e_p * T * (a_p - a_q) * kShrink.
 template <class T>
 struct DivergenceSum {
   Tempering<T> tempering;
   Pair<double> inverse;
+  bool shrunk;
   T p_max = -__builtin_inf(), q_max = p_max;
   double p_ties = 0, q_ties = 0;
   LaneSum<T> lanes[3];
   Pair<double> former[3] = {{0, 0}, {0, 0}, {0, 0}};
   bool impossible = false;  // a class of p that q excludes
 
-  CROSSENT_INLINE explicit DivergenceSum(Pair<double> inverse_temperature)
-      : tempering(inverse_temperature), inverse(inverse_temperature) {
+  CROSSENT_INLINE DivergenceSum(Pair<double> inverse_temperature, bool shrink)
+      : tempering(inverse_temperature), inverse(inverse_temperature), shrunk(shrink) {
     for (auto& sum : lanes) sum.clear();
   }
 
@@ -60,17 +70,32 @@ struct DivergenceSum {
   Pair<double> p_mass() const {
     return p_max > -__builtin_inf() ? pair_sum(total(0), {p_ties / kUnbias<T>, 0}) : Pair<double>{0, 0};
   }
-  Pair<double> step(double from, double to) const { return pair_product(two_sum(from, -to), inverse); }
+  CROSSENT_INLINE bool finite() const { return !impossible && is_finite(total(2).high); }
+  // The change of a when a larger maximum takes the place of another.
+  Pair<double> step(double from, double to) const {
+    const Pair<double> change = pair_product(two_sum(from, -to), inverse);
+    return is_finite(change.high) ? change : Pair<double>{-__builtin_inf(), 0};
+  }
+  // And that of the log-ratios.
+  Pair<double> ratio_step(double from, double to) const {
+    return shrunk ? two_sum(from * kShrink<T>, -to * kShrink<T>) : step(from, to);
+  }
 
   // Both at once: where both grow alike, the third sum must not move by a single bit.
   CROSSENT_SHARED void grow_to(T p_block_max, T q_block_max) {
     const bool p_grows = p_block_max > p_max, q_grows = q_block_max > q_max;
     if (!p_grows && !q_grows) return;
-    Pair<double> p_step{0, 0}, q_step{0, 0};
-    if (p_grows && p_max > -__builtin_inf()) p_step = step((double)p_max, (double)p_block_max);
-    if (q_grows && q_max > -__builtin_inf()) q_step = step((double)q_max, (double)q_block_max);
-    const Pair<double> mass = p_mass(), steps = pair_sum(p_step, {-q_step.high, -q_step.low});
-    former[2] = pair_sum(total(2), pair_product(mass, steps));
+    Pair<double> p_step{0, 0}, q_step{0, 0}, p_ratio_step{0, 0}, q_ratio_step{0, 0};
+    if (p_grows && p_max > -__builtin_inf()) {
+      p_step = step((double)p_max, (double)p_block_max);
+      p_ratio_step = ratio_step((double)p_max, (double)p_block_max);
+    }
+    if (q_grows && q_max > -__builtin_inf()) {
+      q_step = step((double)q_max, (double)q_block_max);
+      q_ratio_step = ratio_step((double)q_max, (double)q_block_max);
+    }
+    const Pair<double> steps = pair_sum(p_ratio_step, {-q_ratio_step.high, -q_ratio_step.low});
+    former[2] = pair_sum(total(2), pair_product(p_mass(), steps));
     lanes[2].clear();
     if (former[2].high == __builtin_inf()) {
       impossible = true;
@@ -101,12 +126,20 @@ struct DivergenceSum {
   // kCareful: logits may be -inf, and differences overflow.
   template <bool kTempered, bool kCareful>
   static CROSSENT_INLINE Terms<T, 3> terms(Vec<T> p, Vec<T> q, Vec<T> p_top, Vec<T> q_top, const Tempering<T>& tempering,
-                                           Vec<T>& p_at_max, Vec<T>& q_at_max) {
+                                           bool shrunk, Vec<T>& p_at_max, Vec<T>& q_at_max) {
     const Vec<T> none = zero<T>(), one = splat((T)1), infinite = splat((T)__builtin_inf()), lowest = none - infinite;
     const Vec<T> p_origin = select(p_top > lowest, p_top, none), q_origin = select(q_top > lowest, q_top, none);
-    const Pair<Vec<T>> a = tempered_difference<kTempered>(p, p_origin, tempering);
-    const Pair<Vec<T>> b = tempered_difference<kTempered>(q, q_origin, tempering);
-    const Vec<T> e = divergence_exp<kCareful>(a), f = divergence_exp<kCareful>(b), difference = a.high - b.high;
+    Pair<Vec<T>> a = tempered_difference<kTempered>(p, p_origin, tempering);
+    Pair<Vec<T>> b = tempered_difference<kTempered>(q, q_origin, tempering);
+    const Vec<T> e = divergence_exp<kCareful>(a), f = divergence_exp<kCareful>(b);
+    if constexpr (kCareful) {
+      if (shrunk) {
+        const Vec<T> shrink = splat(kShrink<T>);
+        a = two_sum(p * shrink, none - p_origin * shrink);
+        b = two_sum(q * shrink, none - q_origin * shrink);
+      }
+    }
+    const Vec<T> difference = a.high - b.high;
     Vec<T> low = a.low - b.low;
     if constexpr (kCareful) low = select(low == low, low, none);
     Vec<T> term = e * (difference + low);
@@ -120,9 +153,9 @@ struct DivergenceSum {
     return {{select(p_is_max, none, e), select(q_is_max, none, f), term}};
   }
   static CROSSENT_SHARED void careful_terms(const Vec<T>& p, const Vec<T>& q, const Vec<T>& p_top, const Vec<T>& q_top,
-                                            const Tempering<T>& tempering, Vec<T>& p_at_max, Vec<T>& q_at_max,
+                                            const Tempering<T>& tempering, bool shrunk, Vec<T>& p_at_max, Vec<T>& q_at_max,
                                             Terms<T, 3>& result) {
-    result = terms<true, true>(p, q, p_top, q_top, tempering, p_at_max, q_at_max);
+    result = terms<true, true>(p, q, p_top, q_top, tempering, shrunk, p_at_max, q_at_max);
   }
 
   template <bool kTempered, bool kCareful>
@@ -135,24 +168,24 @@ struct DivergenceSum {
       const Vec<T> x = load(p + i, lowest), y = load(q + i, lowest);
       if constexpr (kCareful || kFills<decltype(load)>) {
         Terms<T, 3> result;
-        careful_terms(x, y, p_top, q_top, t, p_at_max, q_at_max, result);
+        careful_terms(x, y, p_top, q_top, t, shrunk, p_at_max, q_at_max, result);
         return result;
       } else {
-        return terms<kTempered, false>(x, y, p_top, q_top, t, p_at_max, q_at_max);
+        return terms<kTempered, false>(x, y, p_top, q_top, t, false, p_at_max, q_at_max);
       }
     });
     p_ties += sum_of_lanes(p_at_max);
     q_ties += sum_of_lanes(q_at_max);
   }
   CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n) {
+    if (shrunk) return add_terms<true, true>(p, q, n);
     const DivergenceSum before = *this;
     if (inverse.high == 1 && inverse.low == 0) {
       add_terms<false, false>(p, q, n);
     } else {
       add_terms<true, false>(p, q, n);
     }
-    const double sum = lanes[2].total().high;
-    if (sum - sum == 0) return;
+    if (is_finite(lanes[2].total().high)) return;
     *this = before;
     add_terms<true, true>(p, q, n);
   }
@@ -168,7 +201,8 @@ struct DivergenceTerms {
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> p_statistics, q_statistics;
-  double moment[kGroupRows<T>] = {}, moment_low[kGroupRows<T>] = {};
+  double moment[kGroupRows<T>] = {}, moment_low[kGroupRows<T>] = {};  // the third sums
+  double unit[kGroupRows<T>] = {};                                    // what they are multiplied by
   Scale<T> p_scale, q_scale;
 
   CROSSENT_INLINE explicit DivergenceTerms(const DivergenceRun& r) : run(r), p_statistics{}, q_statistics{} {
@@ -189,6 +223,10 @@ struct DivergenceTerms {
     set(q_statistics, lane, row.q_max, row.q_ties, row.total(1));
     moment[lane] = row.impossible ? __builtin_inf() : moments.high;
     moment_low[lane] = moments.low;
+    unit[lane] = unit_of(row.shrunk);
+  }
+  CROSSENT_INLINE double unit_of(bool shrunk) const {
+    return shrunk ? kUnbias<T> / (double)kShrink<T> * run.inverse_temperature : kUnbias<T>;
   }
   static CROSSENT_INLINE void set(GroupStatistics<T>& statistics, ptrdiff_t lane, T max, double ties, Pair<double> sum) {
     statistics.max[lane] = max;
@@ -198,12 +236,19 @@ struct DivergenceTerms {
   }
 
   CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, T*) {
-    DivergenceSum<T> row(inverse());
+    DivergenceSum<T> row(inverse(), false);
+    read_row(row, p, q, classes);
+    if (!row.finite()) {
+      row = DivergenceSum<T>(inverse(), true);
+      read_row(row, p, q, classes);
+    }
+    end_row(row, lane);
+  }
+  CROSSENT_SHARED void read_row(DivergenceSum<T>& row, RowInput<T> p, RowInput<T> q, ptrdiff_t classes) const {
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
       read_block(row, p.block(first, n), q.block(first, n), n);
     }
-    end_row(row, lane);
   }
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
@@ -216,21 +261,37 @@ struct DivergenceTerms {
     }
   }
   CROSSENT_SHARED void add_tile(const T* p, const T* q, ptrdiff_t lane, ptrdiff_t classes) {
+    sum_terms(p, q, lane, classes, false, moment + lane, moment_low + lane);
+    fill(unit + lane, kTileRows<T>, unit_of(false));
+    bool finite = true;
+    for (ptrdiff_t r = lane; r < lane + kTileRows<T>; ++r) finite = finite && is_finite(moment[r]);
+    if (finite) return;
+    double shrunk[kTileRows<T>], shrunk_low[kTileRows<T>];
+    sum_terms(p, q, lane, classes, true, shrunk, shrunk_low);
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
+      if (is_finite(moment[lane + r])) continue;
+      moment[lane + r] = shrunk[r];
+      moment_low[lane + r] = shrunk_low[r];
+      unit[lane + r] = unit_of(true);
+    }
+  }
+  CROSSENT_SHARED void sum_terms(const T* p, const T* q, ptrdiff_t lane, ptrdiff_t classes, bool shrunk, double* high,
+                                 double* low) {
     const Vec<T> p_top = load(p_statistics.max + lane), q_top = load(q_statistics.max + lane);
     const Tempering<T> tempering(inverse());
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     sum_tile<3>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       Terms<T, 3> result;
-      DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, p_at_max,
-                                      q_at_max, result);
+      DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
+                                      p_at_max, q_at_max, result);
       return result;
     });
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);
     sums[1].write(q_statistics.sum + lane, q_statistics.sum_low + lane);
-    sums[2].write(moment + lane, moment_low + lane);
+    sums[2].write(high, low);
   }
 
   // The divergences of a group, and what the gradient multiplies exponentials with.
@@ -241,7 +302,7 @@ struct DivergenceTerms {
       const Pair<Vec<double>> p_inverse = inverse_sum<T>(p), q_inverse = inverse_sum<T>(q);
       const Mask<double> valid = p.valid & q.valid;
       const Vec<double> moments = load(moment + lane), low = select(moments < infinite, load(moment_low + lane), none);
-      const Vec<double> cross = (moments + low) * splat(kUnbias<T>) * p_inverse.high;
+      const Vec<double> cross = (moments + low) * p_inverse.high * load(unit + lane);
       const Vec<double> divergence = cross + (log_sum<T>(q) - log_sum<T>(p));
       double result[8];
       store(result, select(valid, select(divergence > none, divergence, none), splat((double)__builtin_nan(""))));

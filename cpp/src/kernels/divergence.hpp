@@ -5,17 +5,13 @@
 // Equal rows give exactly 0: every term does.
 #pragma once
 
-template <class Load>
-constexpr bool kFills = false;
-template <>
-constexpr bool kFills<PartialLoad> = true;
-
 // What differences of logits are multiplied by: 1 / temperature, as a pair, and its larger part in two halves.
 template <class T>
 struct Tempering {
   static constexpr T splitter = sizeof(T) == 4 ? (T)0x1p12 + 1 : (T)0x1p27 + 1;
   Vec<T> high, low, upper, lower;
-  CROSSENT_INLINE explicit Tempering(Pair<double> inverse) {
+  bool is_one;  // T = 1: nothing to do, and the same bits as if it were done
+  CROSSENT_INLINE explicit Tempering(Pair<double> inverse) : is_one(inverse.high == 1 && inverse.low == 0) {
     const T h = (T)inverse.high, up = h * splitter - (h * splitter - h);
     high = splat(h);
     low = splat((T)((inverse.high - (double)h) + inverse.low));
@@ -24,12 +20,11 @@ struct Tempering {
   }
 };
 
-// (x - m) / T with its rounding error, that of the product by Dekker's method where there is no FMA. Without kTempered T = 1;
-// the bits for T = 1 are the same either way.
-template <bool kTempered, class T>
+// (x - m) / T with its rounding error, that of the product by Dekker's method where there is no FMA.
+template <class T>
 CROSSENT_INLINE Pair<Vec<T>> tempered_difference(Vec<T> x, Vec<T> m, const Tempering<T>& t) {
   const Pair<Vec<T>> d = two_sum(x, zero<T>() - m);
-  if constexpr (!kTempered) return d;
+  if (t.is_one) return d;
   const Vec<T> scaled = d.high * t.high;
   Vec<T> lost;
   if constexpr (kHasFma) {
@@ -117,77 +112,81 @@ struct DivergenceSum {
     ties = 0;
   }
 
-  // Without kCareful a NaN need not come through: it makes the third sum NaN, and the block is done again.
-  template <bool kCareful>
-  static CROSSENT_INLINE Vec<T> divergence_exp(const Pair<Vec<T>>& d) {
-    if constexpr (kCareful) return exp_of(d);
-    return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), zero<T>());
+  // The terms where the logits are finite and no maxima, and nothing overflows; else the third may be NaN.
+  static CROSSENT_INLINE Terms<T, 3> ordinary_terms(Vec<T> p, Vec<T> q, Vec<T> p_top, Vec<T> q_top,
+                                                    const Tempering<T>& tempering) {
+    const Pair<Vec<T>> a = tempered_difference(p, p_top, tempering), b = tempered_difference(q, q_top, tempering);
+    const auto exponential = [](Pair<Vec<T>> d) CROSSENT_LAMBDA {  // 0 at the floor
+      d.high = max_or_second(splat(ExpConstants<T>::floor), d.high);
+      return exp_biased(d);
+    };
+    const Vec<T> e = exponential(a);
+    return {{e, exponential(b), e * ((a.high - b.high) + (a.low - b.low))}};
   }
-  // kCareful: logits may be -inf, and differences overflow.
-  template <bool kTempered, bool kCareful>
-  static CROSSENT_INLINE Terms<T, 3> terms(Vec<T> p, Vec<T> q, Vec<T> p_top, Vec<T> q_top, const Tempering<T>& tempering,
-                                           bool shrunk, Vec<T>& p_at_max, Vec<T>& q_at_max) {
-    const Vec<T> none = zero<T>(), one = splat((T)1), infinite = splat((T)__builtin_inf()), lowest = none - infinite;
-    const Vec<T> p_origin = select(p_top > lowest, p_top, none), q_origin = select(q_top > lowest, q_top, none);
-    Pair<Vec<T>> a = tempered_difference<kTempered>(p, p_origin, tempering);
-    Pair<Vec<T>> b = tempered_difference<kTempered>(q, q_origin, tempering);
-    const Vec<T> e = divergence_exp<kCareful>(a), f = divergence_exp<kCareful>(b);
-    if constexpr (kCareful) {
-      if (shrunk) {
-        const Vec<T> shrink = splat(kShrink<T>);
-        a = two_sum(p * shrink, none - p_origin * shrink);
-        b = two_sum(q * shrink, none - q_origin * shrink);
-      }
-    }
-    const Vec<T> difference = a.high - b.high;
-    Vec<T> low = a.low - b.low;
-    if constexpr (kCareful) low = select(low == low, low, none);
-    Vec<T> term = e * (difference + low);
-    if constexpr (kCareful) {
-      term = select(e == none, none, term);
-      term = select(q == lowest, select(p == lowest, none, infinite), term);
-    }
-    const Mask<T> p_is_max = p == p_top, q_is_max = q == q_top;
-    p_at_max = p_at_max + select(p_is_max, one, none);
-    q_at_max = q_at_max + select(q_is_max, one, none);
-    return {{select(p_is_max, none, e), select(q_is_max, none, f), term}};
-  }
+  // For any logits.
   static CROSSENT_SHARED void careful_terms(const Vec<T>& p, const Vec<T>& q, const Vec<T>& p_top, const Vec<T>& q_top,
                                             const Tempering<T>& tempering, bool shrunk, Vec<T>& p_at_max, Vec<T>& q_at_max,
                                             Terms<T, 3>& result) {
-    result = terms<true, true>(p, q, p_top, q_top, tempering, shrunk, p_at_max, q_at_max);
+    const Vec<T> none = zero<T>(), one = splat((T)1), infinite = splat((T)__builtin_inf()), lowest = none - infinite;
+    const Vec<T> p_origin = select(p_top > lowest, p_top, none), q_origin = select(q_top > lowest, q_top, none);
+    Pair<Vec<T>> a = tempered_difference(p, p_origin, tempering), b = tempered_difference(q, q_origin, tempering);
+    const Vec<T> e = exp_of(a), f = exp_of(b);
+    if (shrunk) {
+      const Vec<T> shrink = splat(kShrink<T>);
+      a = two_sum(p * shrink, none - p_origin * shrink);
+      b = two_sum(q * shrink, none - q_origin * shrink);
+    }
+    const Vec<T> low = a.low - b.low;
+    Vec<T> term = e * ((a.high - b.high) + select(low == low, low, none));
+    term = select(e == none, none, term);
+    term = select(q == lowest, select(p == lowest, none, infinite), term);
+    const Mask<T> p_is_max = p == p_top, q_is_max = q == q_top;
+    p_at_max = p_at_max + select(p_is_max, one, none);
+    q_at_max = q_at_max + select(q_is_max, one, none);
+    result = {{select(p_is_max, none, e), select(q_is_max, none, f), term}};
   }
-
-  template <bool kTempered, bool kCareful>
-  CROSSENT_SHARED void add_terms(const T* p, const T* q, ptrdiff_t n) {
+  // The terms of a group of n elements.
+  CROSSENT_SHARED void careful_group(const T* p, const T* q, ptrdiff_t n, Terms<T, 3>& result) {
     const Vec<T> p_top = splat(p_max), q_top = splat(q_max);
-    const Tempering<T> t = tempering;
     const T lowest = -__builtin_inf();
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
-    sum_row<3>(lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      const Vec<T> x = load(p + i, lowest), y = load(q + i, lowest);
-      if constexpr (kCareful || kFills<decltype(load)>) {
-        Terms<T, 3> result;
-        careful_terms(x, y, p_top, q_top, t, shrunk, p_at_max, q_at_max, result);
-        return result;
-      } else {
-        return terms<kTempered, false>(x, y, p_top, q_top, t, false, p_at_max, q_at_max);
-      }
+    result = last_group<3, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      Terms<T, 3> terms;
+      careful_terms(load(p + i, lowest), load(q + i, lowest), p_top, q_top, tempering, shrunk, p_at_max, q_at_max, terms);
+      return terms;
     });
     p_ties += sum_of_lanes(p_at_max);
     q_ties += sum_of_lanes(q_at_max);
   }
-  CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n) {
-    if (shrunk) return add_terms<true, true>(p, q, n);
-    const DivergenceSum before = *this;
-    if (inverse.high == 1 && inverse.low == 0) {
-      add_terms<false, false>(p, q, n);
-    } else {
-      add_terms<true, false>(p, q, n);
+
+  CROSSENT_SHARED void add_terms(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima, bool careful) {
+    const Vec<T> p_top = splat(p_max), q_top = splat(q_max);
+    const Tempering<T> t = tempering;
+    LaneSum<T> sums[3] = {lanes[0], lanes[1], lanes[2]};
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      prefetch_lines(p + n + i);
+      prefetch_lines(q + n + i);
+      const ptrdiff_t count = n - i < kGroupElements<T> ? n - i : kGroupElements<T>;
+      const bool special =
+          careful || count < kGroupElements<T> || maxima[0].group_holds(i, p_top) || maxima[1].group_holds(i, q_top);
+      Terms<T, 3> group;
+      if (__builtin_expect(special, 0)) {
+        careful_group(p + i, q + i, count, group);
+      } else {
+        group = group_of_four<3, T>(i, [&](ptrdiff_t j, auto load) CROSSENT_LAMBDA {
+          return ordinary_terms(load(p + j, (T)0), load(q + j, (T)0), p_top, q_top, t);
+        });
+      }
+      for (int k = 0; k < 3; ++k) sums[k].add(group.term[k]);
     }
-    if (is_finite(lanes[2].total().high)) return;
+    for (int k = 0; k < 3; ++k) lanes[k] = sums[k];
+  }
+  CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima) {
+    const DivergenceSum before = *this;
+    add_terms(p, q, n, maxima, shrunk);
+    if (shrunk || is_finite(lanes[2].total().high)) return;
     *this = before;
-    add_terms<true, true>(p, q, n);
+    add_terms(p, q, n, maxima, true);
   }
 };
 
@@ -214,8 +213,11 @@ struct DivergenceTerms {
   CROSSENT_INLINE Pair<double> inverse() const { return {run.inverse_temperature, run.inverse_temperature_low}; }
 
   CROSSENT_SHARED void read_block(DivergenceSum<T>& row, const T* p, const T* q, ptrdiff_t n) const {
-    row.grow_to(block_largest(p, n), block_largest(q, n));
-    row.add_block(p, q, n);
+    BlockMaxima<T> maxima[2];
+    maxima[0].find(p, n);
+    maxima[1].find(q, n);
+    row.grow_to(maxima[0].largest, maxima[1].largest);
+    row.add_block(p, q, n, maxima);
   }
   CROSSENT_SHARED void end_row(const DivergenceSum<T>& row, ptrdiff_t lane) {
     const Pair<double> moments = row.total(2);
@@ -323,8 +325,8 @@ struct DivergenceTerms {
     const Vec<T> p_top = rows(p_statistics.max), q_top = rows(q_statistics.max);
     const Tempering<T> tempering(inverse());
     return [=](Vec<T> p, Vec<T> q) CROSSENT_LAMBDA {
-      const Vec<T> e = exp_of(tempered_difference<true>(p, p_top, tempering));
-      const Vec<T> f = exp_of(tempered_difference<true>(q, q_top, tempering));
+      const Vec<T> e = exp_of(tempered_difference(p, p_top, tempering));
+      const Vec<T> f = exp_of(tempered_difference(q, q_top, tempering));
       return q_part(f) - p_part(e);
     };
   }
@@ -349,10 +351,24 @@ struct DivergenceGradient : DivergenceTerms<T> {
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, const T*,
                                   RowOutput<T> out) const {
-    const auto gradient = this->element(OneRow<T>{lane});
+    T gradient[kBlock<T> + kTileRows<T>];
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
-      const T *x = p.block(first, n), *y = q.block(first, n);
-      return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return gradient(load(x + i, (T)0), load(y + i, (T)0)); };
+      fill_gradient(lane, p.block(first, n), q.block(first, n), n, gradient);
+      const T* filled = gradient;
+      return [=](ptrdiff_t i, auto) CROSSENT_LAMBDA { return load(filled + i); };
     });
+  }
+  // The gradient of n elements of a row, up to the end of the last vector. Written from there: write_row's loops would each
+  // hold the formula, a third of all kernels' code.
+  CROSSENT_SHARED void fill_gradient(ptrdiff_t lane, const T* p, const T* q, ptrdiff_t n, T* out) const {
+    constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+    const auto gradient = this->element(OneRow<T>{lane});
+    ptrdiff_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(out + i, gradient(load(p + i), load(q + i)));
+    if (i == n) return;
+    T last_p[lanes], last_q[lanes];
+    store(last_p, load_partial(p + i, n - i, (T)0));
+    store(last_q, load_partial(q + i, n - i, (T)0));
+    fill_gradient(lane, last_p, last_q, lanes, out + i);
   }
 };

@@ -52,6 +52,12 @@ CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
   return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
 }
 
+// Brings into the cache what lies where a group of vectors will be read next.
+template <class T>
+CROSSENT_INLINE void prefetch_lines(const T* p) {
+  for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)p + line * kVectorBytes);
+}
+
 // sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
 // m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
 // factor is exact to twice the precision. All sums are biased as the exponentials are.
@@ -83,7 +89,7 @@ struct MomentSum {
     ties = 0;
   }
 
-  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf.
+  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf; for any m.
   static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, Vec<T> origin, Vec<T>& at_max) {
     const Vec<T> none = zero<T>();
     const Pair<Vec<T>> d = two_sum(x, none - origin);
@@ -92,24 +98,51 @@ struct MomentSum {
     at_max = at_max + select(is_max, splat((T)1), none);
     return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::floor))}};
   }
-
-  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n) {
+  CROSSENT_SHARED void group_of_any(const T* x, ptrdiff_t n, Terms<T, 2>& result) {
     const Vec<T> m = splat(max), origin = splat(max > -__builtin_inf() ? max : (T)0);
     Vec<T> at_max = zero<T>();
-    sum_row<2>(lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+    result = last_group<2, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
       return terms(load(x + i, (T)-__builtin_inf()), m, origin, at_max);
     });
     ties += sum_of_lanes(at_max);
   }
-};
 
-// The largest of a block of a row; of a row with NaN some number.
-template <class T>
-CROSSENT_SHARED T block_largest(const T* x, ptrdiff_t n) {
-  BlockMaxima<T> maxima;
-  maxima.find(x, n);
-  return maxima.largest;
-}
+  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
+    const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
+    const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_exact;
+    const Exponential<T> exponential(splat(ordinary ? max : (T)0));
+    const auto terms_of = [&](Vec<T> v) CROSSENT_LAMBDA {
+      const Pair<Vec<T>> d = two_sum(max_or_second(exponential.lowest, v), exponential.minus_origin);
+      const Vec<T> e = exp_biased(d);
+      return Terms<T, 2>{{e, e * d.high}};
+    };
+    const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return terms_of(load(x + i, (T)0)); };
+    Vec<T> at_max = none;
+    const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      const Vec<T> v = load(x + i, (T)-__builtin_inf());
+      const Mask<T> is_max = v == m;
+      at_max = at_max + select(is_max, one, none);
+      const Terms<T, 2> terms = terms_of(v);
+      return Terms<T, 2>{{select(is_max, none, terms.term[0]), terms.term[1]}};
+    };
+    LaneSum<T> sums[2] = {lanes[0], lanes[1]};
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      prefetch_lines(x + n + i);
+      const ptrdiff_t end = n - i < kGroupElements<T> ? n : i + kGroupElements<T>;
+      Terms<T, 2> group;
+      if (__builtin_expect(!ordinary, 0)) {
+        group_of_any(x + i, end - i, group);
+      } else if (__builtin_expect(end - i < kGroupElements<T> || maxima.group_holds(i, m), 0)) {
+        group = last_group<2, T>(i, end, term_without_max);
+      } else {
+        group = group_of_four<2, T>(i, term);
+      }
+      for (int k = 0; k < 2; ++k) sums[k].add(group.term[k]);
+    }
+    for (int k = 0; k < 2; ++k) lanes[k] = sums[k];
+    ties += sum_of_lanes(at_max);
+  }
+};
 
 // How many of n contiguous elements are greater than a number.
 template <class T>
@@ -129,20 +162,14 @@ CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t n, T threshold) {
   return (int64_t)sum_of_lanes(a + b);
 }
 
-// The first of n contiguous elements that equals a number; n if none does.
+// The first of n contiguous elements that equals their maximum; n if none does.
 template <class T>
-CROSSENT_SHARED ptrdiff_t find_first(const T* x, ptrdiff_t n, T value) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const Vec<T> wanted = splat(value);
+CROSSENT_SHARED ptrdiff_t find_largest(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
+  const Vec<T> wanted = splat(maxima.largest);
   ptrdiff_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
-    const uint32_t found = lane_bits(load(x + i) == wanted);
-    if (found) return i + __builtin_ctz(found);
-  }
-  for (; i < n; ++i) {
-    if (x[i] == value) return i;
-  }
-  return n;
+  while (i + kGroupElements<T> <= n && !maxima.group_holds(i, wanted)) i += kGroupElements<T>;
+  while (i < n && x[i] != maxima.largest) ++i;
+  return i;
 }
 
 // Everything that logit_stats tells of a row.
@@ -169,31 +196,31 @@ struct Scores {
       target[lane] = run.target && lane < count ? run.target[first + lane] : -1;
       target_logit[lane] = 0;
       moment[lane] = 0;
-      for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
+      for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) top(lane)[i] = kNoEntry;
       if (target[lane] < 0) continue;
       const char* row = run.input.data + (first + lane) * run.input.row_stride;
       target_logit[lane] = element_to_compute<T>(run.input.type, row + target[lane] * run.input.class_stride);
     }
   }
 
-  CROSSENT_INLINE TopEntry* heap(ptrdiff_t lane) const { return run.top + (first_row + lane) * run.top_k; }
+  CROSSENT_INLINE TopEntry* top(ptrdiff_t lane) const { return run.top + (first_row + lane) * run.top_k; }
 
   // A row while it is read block by block.
   struct Reading {
     MomentSum<T> sums;
-    ptrdiff_t max_block = 0;
+    BlockMaxima<T> maxima;
     int64_t argmax = 0, rank = 0;
   };
   CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
-    const T block_max = block_largest(x, n);
-    if (block_max > row.sums.max) row.max_block = first;
-    row.sums.grow_to(block_max);
-    row.sums.add_block(x, n);
-    if (run.top_k > 0 && block_max > (T)heap(lane)[0].value) {
-      const T bound = first == 0 ? top_bound(x, n, run.top_k) : (T)-__builtin_inf();
-      collect_top(x, n, first, heap(lane), run.top_k, bound);
+    row.maxima.find(x, n);
+    const T largest = row.maxima.largest;
+    if (largest > row.sums.max) row.argmax = first + find_largest(x, n, row.maxima);
+    row.sums.grow_to(largest);
+    row.sums.add_block(x, n, row.maxima);
+    if (run.top_k > 0 && largest > least<T>(top(lane), run.top_k)) {
+      collect_top(x, n, first, row.maxima, top(lane), run.top_k);
     }
-    if (target[lane] >= 0) row.rank += rank_in_block(lane, x, first, n);
+    if (target[lane] >= 0 && !(largest < target_logit[lane])) row.rank += rank_in_block(lane, x, first, n);
   }
   CROSSENT_SHARED void end_row(const Reading& row, ptrdiff_t lane) {
     const Pair<double> sum = row.sums.total(0), moments = row.sums.total(1);
@@ -223,8 +250,6 @@ struct Scores {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
       read_block(row, lane, x.block(first, n), first, n);
     }
-    const ptrdiff_t left = classes - row.max_block, n = left < kBlock<T> ? left : kBlock<T>;
-    row.argmax = row.max_block + find_first(x.block(row.max_block, n), n, row.sums.max);
     end_row(row, lane);
     const auto at = [&](ptrdiff_t i)
                         CROSSENT_LAMBDA { return (double)element_to_compute<T>(x.type, x.data + i * element_size(x.type)); };
@@ -280,16 +305,14 @@ struct Scores {
       T value[kSmallTop][kTileRows<T>], index[kSmallTop][kTileRows<T>];
       tile_small_top(tile, classes, k, value, index);
       for (ptrdiff_t r = 0; r < count; ++r) {
-        for (ptrdiff_t j = 0; j < k; ++j) {  // the least first: a sorted list is a heap
-          if (index[j][r] >= 0) heap(lane + r)[k - 1 - j] = {value[j][r], (int64_t)index[j][r]};
-        }
+        for (ptrdiff_t j = 0; j < k && index[j][r] >= 0; ++j) top(lane + r)[j] = {value[j][r], (int64_t)index[j][r]};
       }
       return;
     }
     for (ptrdiff_t r = 0; r < count; ++r) {
       for (ptrdiff_t c = 0; c < classes; ++c) {
         const T v = tile[c * kTileRows<T> + r];
-        if (v > (T)heap(lane + r)[0].value) push(heap(lane + r), k, {v, c});
+        if (v > least<T>(top(lane + r), k)) push(top(lane + r), k, {v, c});
       }
     }
   }
@@ -300,21 +323,21 @@ struct Scores {
     if (!(statistics.sum[lane] == statistics.sum[lane])) {
       settle_nan(lane, classes, at);
     } else if (run.top_k > 0) {
-      complete_top(classes, heap(lane), run.top_k, at);
+      complete_top(classes, top(lane), run.top_k, at);
     }
-    sort_heap(heap(lane), run.top_k);
+    sort_top(top(lane), run.top_k);
   }
   template <class At>
   CROSSENT_INLINE void settle_nan(ptrdiff_t lane, ptrdiff_t classes, At at) const {
     TopEntry largest = kNoEntry;
     const TopEntry wanted = {target_logit[lane], target[lane]};
     int64_t rank = 0;
-    for (ptrdiff_t i = 0; i < run.top_k; ++i) heap(lane)[i] = kNoEntry;
+    for (ptrdiff_t i = 0; i < run.top_k; ++i) top(lane)[i] = kNoEntry;
     for (ptrdiff_t i = 0; i < classes; ++i) {
       const TopEntry entry = {at(i), i};
       if (outranks(entry, largest)) largest = entry;
       rank += outranks(entry, wanted);
-      if (run.top_k > 0) push(heap(lane), run.top_k, entry);
+      if (run.top_k > 0) push(top(lane), run.top_k, entry);
     }
     run.argmax[first_row + lane] = largest.index;
     if (run.rank) run.rank[first_row + lane] = rank;

@@ -30,62 +30,94 @@ Status check_arguments(const ConstArray& p, const ConstArray& q, const Divergenc
   return {Code::bad_value, "temperature must be between 1e-30 and 1e30, not " + std::to_string(options.temperature)};
 }
 
+// One call of kl_divergence, with arguments that have been checked.
+class DivergenceCall {
+ public:
+  DivergenceCall(const ConstArray& p, const ConstArray& q, const ScoredLogits& checked, const DivergenceOptions& options,
+                 const LossResult& result, const Array* out)
+      : options_(options), result_(result), with_gradient_(out != nullptr), space_(p.ndim, p.shape, checked.axes) {
+    operands_.input = space_.add_class_shaped(p.data, p.dtype, p.strides);
+    operands_.second = space_.add_class_shaped(q.data, q.dtype, q.strides);
+    if (out) operands_.output = space_.add_class_shaped(out->data, out->dtype, out->strides);
+    if (each()) losses_ = space_.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides);
+  }
+
+  Status run(const KernelTable& kernels) {
+    if (space_.rows() == 0) {
+      if (!each()) *result_.loss = is_mean() ? static_cast<double>(__builtin_nan("")) : 0;
+      return {};
+    }
+    space_.finish();
+    const DivergenceRun asked = request();
+    const DivergenceKernel kernel =
+        (with_gradient_ ? kernels.divergence_gradient : kernels.divergence)[compute_type(space_.dtype(operands_.input))];
+    const RowFeeder feeder(kernels, space_, operands_);
+    ExactSum sum;
+    std::mutex mutex;
+    const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
+      ExactSum part;
+      for (std::ptrdiff_t block = begin; block < end; ++block) {
+        double values[kMaxBlockRows];
+        feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t done) {
+          DivergenceRun call = asked;
+          static_cast<Run&>(call) = run;
+          call.result = values + done;
+          kernel(call);
+        });
+        const std::ptrdiff_t first = block * feeder.block_rows();
+        finish_block(kernels, first, std::min(feeder.block_rows(), space_.rows() - first), values, part);
+      }
+      const std::lock_guard<std::mutex> lock(mutex);
+      sum.add(part);
+    };
+    const int threads = threads_for(2 * space_.rows() * space_.classes());
+    if (!for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle)) return out_of_memory();
+    if (!each()) *result_.loss = is_mean() ? sum.value() / rows() : sum.value();
+    return {};
+  }
+
+ private:
+  bool each() const { return options_.reduction == Reduction::none; }
+  bool is_mean() const { return options_.reduction == Reduction::mean; }
+  double rows() const { return static_cast<double>(space_.rows()); }
+
+  DivergenceRun request() const {
+    const double temperature = options_.temperature;
+    DivergenceRun asked;
+    asked.inverse_temperature = 1 / temperature;
+    asked.inverse_temperature_low = std::fma(-asked.inverse_temperature, temperature, 1.0) / temperature;
+    asked.gradient_scale = is_mean() ? 1 / (temperature * rows()) : asked.inverse_temperature;
+    return asked;
+  }
+
+  void finish_block(const KernelTable& kernels, std::ptrdiff_t first, std::ptrdiff_t count, const double* values,
+                    ExactSum& sum) const {
+    if (each()) {
+      write_rows(space_, losses_, first, count, values);
+    } else {
+      add_block(sum, kernels, values, count);
+    }
+  }
+
+  const DivergenceOptions& options_;
+  const LossResult& result_;
+  const bool with_gradient_;
+  RowSpace space_;
+  KernelOperands operands_;
+  int losses_ = -1;
+};
+
 Status divergence(const ConstArray& p, const ConstArray& q, const DivergenceOptions& options, const LossResult& result,
                   const Array* out) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return simd_status();
   ScoredLogits checked;
   if (Status s = check_arguments(p, q, options, checked); !s) return s;
+  if (Status s = check_result(result, options.reduction, p.dtype, checked.row_ndim, checked.row_shape); !s) return s;
   if (out) {
     if (Status s = check_output(p, "p_logits", *out); !s) return s;
   }
-  const bool each = options.reduction == Reduction::none;
-  RowSpace space(p.ndim, p.shape, checked.axes);
-  KernelOperands operands;
-  operands.input = space.add_class_shaped(p.data, p.dtype, p.strides);
-  operands.second = space.add_class_shaped(q.data, q.dtype, q.strides);
-  if (out) operands.output = space.add_class_shaped(out->data, out->dtype, out->strides);
-  const int losses = each ? space.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides) : -1;
-  if (space.rows() == 0) {
-    if (!each) *result.loss = options.reduction == Reduction::mean ? static_cast<double>(__builtin_nan("")) : 0;
-    return {};
-  }
-  space.finish();
-  const double rows = static_cast<double>(space.rows());
-  DivergenceRun asked;
-  asked.inverse_temperature = 1 / options.temperature;
-  asked.inverse_temperature_low = std::fma(-asked.inverse_temperature, options.temperature, 1.0) / options.temperature;
-  asked.gradient_scale = options.reduction == Reduction::mean ? 1 / (options.temperature * rows) : asked.inverse_temperature;
-  const DivergenceKernel kernel = (out ? kernels->divergence_gradient : kernels->divergence)[compute_type(p.dtype)];
-  const RowFeeder feeder(*kernels, space, operands);
-  ExactSum sum;
-  std::mutex mutex;
-  const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
-    ExactSum part;
-    for (std::ptrdiff_t block = begin; block < end; ++block) {
-      const std::ptrdiff_t first = block * feeder.block_rows();
-      const std::ptrdiff_t count = std::min(feeder.block_rows(), space.rows() - first);
-      double values[kMaxBlockRows];
-      feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t done) {
-        DivergenceRun call = asked;
-        static_cast<Run&>(call) = run;
-        call.result = values + done;
-        kernel(call);
-      });
-      if (each) {
-        write_rows(space, losses, first, count, values);
-      } else {
-        add_block(part, *kernels, values, count);
-      }
-    }
-    const std::lock_guard<std::mutex> lock(mutex);
-    sum.add(part);
-  };
-  if (!for_each_block_range(threads_for(2 * space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(), handle)) {
-    return out_of_memory();
-  }
-  if (!each) *result.loss = options.reduction == Reduction::mean ? sum.value() / rows : sum.value();
-  return {};
+  return DivergenceCall(p, q, checked, options, result, out).run(*kernels);
 }
 
 }  // namespace

@@ -121,18 +121,21 @@ Status check_target(const ConstArray& logits, const ScoredLogits& rows, const Co
   return check_indices("target", target, range);
 }
 
-// Numbers of the result's type T at the rows' places in dense arrays.
+// The address of the first row in an array that is not there: a byte a row, so that addresses tell positions.
+char kPositionZero;
+
+// Numbers of the result's type T at the rows' places in dense arrays; those that are null are left out.
 template <class T>
 class DenseWriter {
  public:
-  DenseWriter(const RowSpace& space, int positions, const LogitStats& stats, std::ptrdiff_t top_k)
-      : space_(space), positions_(positions), stats_(stats), top_k_(top_k) {}
+  DenseWriter(const RowSpace& space, int positions, const LogitStats& stats, bool has_target, std::ptrdiff_t top_k)
+      : space_(space), positions_(positions), stats_(stats), has_target_(has_target), top_k_(top_k) {}
 
   void write(const BlockScores& s) const {
     for (std::ptrdiff_t done = 0; done < s.count;) {
       const std::ptrdiff_t run = space_.run_length(s.first + done, s.count - done);
       const Operand at = space_.rows_at(positions_, s.first + done);
-      const std::ptrdiff_t first = at.data - reinterpret_cast<const char*>(stats_.argmax);
+      const std::ptrdiff_t first = at.data - &kPositionZero;
       for (std::ptrdiff_t i = 0; i < run; ++i) write_row(s, done + i, first + i * at.row_stride);
       done += run;
     }
@@ -140,20 +143,23 @@ class DenseWriter {
 
  private:
   static void put(void* array, std::ptrdiff_t position, double value) {
-    static_cast<T*>(array)[position] = static_cast<T>(value);
+    if (array) static_cast<T*>(array)[position] = static_cast<T>(value);
+  }
+  static void put(std::int64_t* array, std::ptrdiff_t position, std::int64_t value) {
+    if (array) array[position] = value;
   }
   void write_row(const BlockScores& s, std::ptrdiff_t row, std::ptrdiff_t to) const {
     put(stats_.max, to, s.max[row]);
     put(stats_.log_sum, to, s.log_sum[row]);
     put(stats_.entropy, to, s.entropy[row]);
-    stats_.argmax[to] = s.argmax[row];
-    if (stats_.target_rank) {
+    put(stats_.argmax, to, s.argmax[row]);
+    if (has_target_) {
       put(stats_.target_log_prob, to, s.target_log_prob[row]);
-      stats_.target_rank[to] = s.rank[row];
+      put(stats_.target_rank, to, s.rank[row]);
     }
     for (std::ptrdiff_t k = 0; k < top_k_; ++k) {
       const TopEntry& entry = s.top[row * top_k_ + k];
-      stats_.top_indices[to * top_k_ + k] = entry.index;
+      put(stats_.top_indices, to * top_k_ + k, entry.index);
       put(stats_.top_log_probs, to * top_k_ + k, log_probability(s.max[row], s.log_sum[row], entry.value));
     }
   }
@@ -161,6 +167,7 @@ class DenseWriter {
   const RowSpace& space_;
   int positions_;
   const LogitStats& stats_;
+  bool has_target_;
   std::ptrdiff_t top_k_;
 };
 
@@ -184,7 +191,7 @@ Status logit_stats(const ConstArray& logits, const ConstArray* target, int axis,
     return {Code::bad_value, "top_k must be between 0 and the number of classes, " + std::to_string(rows.classes) + ", not " +
                                  std::to_string(top_k)};
   }
-  // The rows' numbers in C order, as the byte offsets of an array that is not read.
+  // The rows' numbers in C order.
   std::ptrdiff_t strides[kMaxDims], number = 1;
   for (int d = rows.row_ndim - 1; d >= 0; --d) {
     strides[d] = number;
@@ -192,12 +199,12 @@ Status logit_stats(const ConstArray& logits, const ConstArray* target, int axis,
   }
   if (number == 0) return {};
   ScoresCall call(logits, rows, target, range, top_k);
-  const int positions = call.space().add_row_shaped(stats.argmax, DType::int64, strides);
+  const int positions = call.space().add_row_shaped(&kPositionZero, DType::uint8, strides);
   call.space().finish();
   if (compute_dtype(logits.dtype) == DType::float64) {
-    return write_stats(call, *kernels, DenseWriter<double>(call.space(), positions, stats, top_k));
+    return write_stats(call, *kernels, DenseWriter<double>(call.space(), positions, stats, target != nullptr, top_k));
   }
-  return write_stats(call, *kernels, DenseWriter<float>(call.space(), positions, stats, top_k));
+  return write_stats(call, *kernels, DenseWriter<float>(call.space(), positions, stats, target != nullptr, top_k));
 }
 
 namespace {
@@ -249,6 +256,7 @@ Status evaluate(const ConstArray& logits, const ConstArray& target, int axis, st
   }
   evaluation.count = all.count;
   evaluation.hits = all.hits;
+  evaluation.loss = all.loss.value();
   evaluation.loss_digits = all.loss.digits();
   evaluation.loss_special = all.loss.special();
   return {};

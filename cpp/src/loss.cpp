@@ -94,22 +94,33 @@ Status LossProblem::check_output(const char* input_name, const Array& out) const
   return crossent::check_output(*input_, input_name, out);
 }
 
-Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
+namespace {
+
+Status check_one_a_row(const char* name, const ConstArray& array, int row_ndim, const std::ptrdiff_t* row_shape) {
   if (Status s = check_floating(name, array); !s) return s;
-  if (has_shape(array, row_ndim_, row_shape_)) return {};
+  if (has_shape(array, row_ndim, row_shape)) return {};
   return {Code::bad_value, std::string(name) + " has shape " + shape_text(array.ndim, array.shape) +
-                               ", but there is one loss a sample, of shape " + shape_text(row_ndim_, row_shape_)};
+                               ", but there is one loss a sample, of shape " + shape_text(row_ndim, row_shape)};
+}
+
+}  // namespace
+
+Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
+  return check_one_a_row(name, array, row_ndim_, row_shape_);
 }
 
 Status LossProblem::check_result(const LossResult& result) const {
+  return crossent::check_result(result, options_->reduction, input_->dtype, row_ndim_, row_shape_);
+}
+
+Status check_result(const LossResult& result, Reduction reduction, DType input, int row_ndim, const std::ptrdiff_t* row_shape) {
   const Array& losses = result.losses;
-  if (options_->reduction != Reduction::none) {
+  if (reduction != Reduction::none) {
     return result.loss ? Status() : Status(Code::bad_value, "the result has no place for the reduced loss");
   }
-  if (Status s = check_per_sample("losses", {losses.data, losses.dtype, losses.ndim, losses.shape, losses.strides}); !s) {
-    return s;
-  }
-  const DType expected = compute_dtype(input_->dtype);
+  const ConstArray view{losses.data, losses.dtype, losses.ndim, losses.shape, losses.strides};
+  if (Status s = check_one_a_row("losses", view, row_ndim, row_shape); !s) return s;
+  const DType expected = compute_dtype(input);
   if (losses.dtype == expected) return {};
   return {Code::bad_value,
           "losses have dtype " + dtype_name(losses.dtype) + ", but the result has dtype " + dtype_name(expected)};

@@ -65,6 +65,9 @@ class LossProblem {
   bool has_ignored_ = false;
 };
 
+// Whether there is a place for the loss of rows of this shape.
+Status check_result(const LossResult& result, Reduction reduction, DType input, int row_ndim, const std::ptrdiff_t* row_shape);
+
 // Adds numbers with what every addition of them rounds off.
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count);
 

@@ -16,15 +16,16 @@ namespace crossent {
 // the shape of `index`. It may be `logits` itself where the shapes agree.
 Status token_log_probs(const ConstArray& logits, const ConstArray& index, int axis, const Array& out);
 
-// What one read tells of each row: dense arrays with an entry a row, in C order. Floating ones are of the scores' dtype.
+// What one read tells of each row: dense arrays with an entry a row, in C order; null for what is not wanted. Floating ones are
+// of the scores' dtype.
 struct LogitStats {
   void* max = nullptr;
   void* log_sum = nullptr;  // of exp(x - max): logsumexp = max + log_sum. 0 for rows of only -inf or with +inf
   void* entropy = nullptr;  // of softmax(logits), in nats
   std::int64_t* argmax = nullptr;
-  void* target_log_prob = nullptr;      // these two with a target only
+  void* target_log_prob = nullptr;      // these two are written with a target only
   std::int64_t* target_rank = nullptr;  // how many classes come before the target; 0 = most probable
-  void* top_log_probs = nullptr;        // these two for top_k > 0 only: top_k entries a row, most probable first
+  void* top_log_probs = nullptr;        // these two for top_k > 0: so many entries a row, most probable first
   std::int64_t* top_indices = nullptr;
 };
 
@@ -35,13 +36,15 @@ Status logit_stats(const ConstArray& logits, const ConstArray* target, int axis,
 struct Evaluation {
   std::int64_t count = 0;          // samples that are not ignored
   std::vector<std::int64_t> hits;  // for each k: those whose target is among the k most probable classes
-  // Their cross-entropies in nats: the sum over i of loss_digits[i] * 2**(32 * i - kLossScale), plus loss_special, which holds
-  // infinities and NaN.
+  double loss = 0;                 // the sum of their cross-entropies in nats, rounded once
+  // The same exactly: the sum over i of loss_digits[i] * 2**(32 * i - kLossScale), plus loss_special, which holds infinities
+  // and NaN.
   std::vector<std::int64_t> loss_digits;
   double loss_special = 0;
 };
 constexpr int kLossScale = 1138;
 
+// Adds nothing to what `evaluation` held: it is written anew. Index targets as in cross_entropy; top_k may hold any numbers.
 Status evaluate(const ConstArray& logits, const ConstArray& target, int axis, std::int64_t ignore_index,
                 const std::vector<std::int64_t>& top_k, Evaluation& evaluation);
 

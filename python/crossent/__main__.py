@@ -28,6 +28,7 @@ TARGET = [1, 0, 1, 1, 1]
 def main(argv: list[str] | None = None) -> int:
     prog = "python -m crossent" if Path(sys.argv[0]).name == "__main__.py" else "crossent"
     parser = argparse.ArgumentParser(prog=prog, description="SIMD cross-entropy for NumPy arrays.")
+    parser.add_argument("--version", action="version", version=f"crossent {_core.__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     commands.add_parser("info", help="print version, instruction sets and threads, and run a self-check (the default)")
     demo_help = "train a classifier of handwritten digits and plot the training curve"
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     score_help = "loss, perplexity and accuracy of saved logits"
     scoring = commands.add_parser("score", help=score_help, description=f"Tell {score_help}.")
     _score.add_score_arguments(scoring)
-    compare_help = "KL divergence of two files of logits, for example of a model and its quantized form"
+    compare_help = "KL divergence of saved logits: of a model and, say, its quantized form"
     comparing = commands.add_parser("compare", help=compare_help, description=f"Tell the {compare_help}.")
     _score.add_compare_arguments(comparing)
     args = parser.parse_args(argv)

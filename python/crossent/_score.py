@@ -30,17 +30,20 @@ __all__ = ["add_compare_arguments", "add_score_arguments", "compare", "score"]
 BLOCK_BYTES = 1 << 23
 PERCENTILES = (50, 90, 95, 99, 99.9)
 
+LOGITS_HELP = "a .npy file of logits, (..., classes)"
 EPILOG = """\
 files:
-  LOGITS is a .npy file, (…, classes): float16, bfloat16 (as numpy.save writes the dtype of ml_dtypes), float32 or
-  float64. TARGETS is a .npy file of integers, (…). Files are mapped into memory and read once, so that they may be larger
-  than memory.
+  Logits are float16, bfloat16 (as numpy.save writes the dtype of ml_dtypes),
+  float32 or float64, with the classes along the last axis. Targets are integers
+  in the shape of the logits without that axis. Files are mapped into memory and
+  read in pieces, so that they may be larger than memory.
 
 exit status:
-  0  the result is printed
-  1  a file is missing or not what it should be; the message names it, and the shape or value that is wrong
-  2  the command line is wrong
-  3  the result is printed, but is NaN or infinite
+  0    the result is printed
+  1    a file is missing or not what it should be; the message names it, and the
+       shape, dtype or value that is wrong
+  2    the command line is wrong
+  3    the result is printed, but is NaN or infinite
   130  interrupted
 """
 
@@ -57,26 +60,25 @@ class InputError(Exception):
 
 
 def add_score_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_files(parser, "LOGITS", "TARGETS")
+    _add_files(parser, {"LOGITS": LOGITS_HELP, "TARGETS": "a .npy file of the classes that are right, (...)"})
     parser.add_argument(
-        "--top-k", type=_numbers, default=(1, 5), metavar="K,…", help="count hits among the K most probable (1,5)"
+        "--top-k", type=_numbers, default=(1, 5), metavar="K,...", help="count hits among the K most probable (1,5)"
     )
     _add_options(parser)
 
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_files(parser, "P", "Q")
-    parser.add_argument(
-        "--targets", type=Path, metavar="TARGETS", help="also compare the perplexities on these targets"
-    )
+    _add_files(parser, {"P": f"{LOGITS_HELP}: the original's", "Q": "the same of what stands in for it"})
+    help_ = "also compare the perplexities on these targets, a .npy file"
+    parser.add_argument("--targets", type=Path, metavar="TARGETS", help=help_)
     _add_options(parser)
 
 
-def _add_files(parser: argparse.ArgumentParser, first: str, second: str) -> None:
+def _add_files(parser: argparse.ArgumentParser, files: dict[str, str]) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.add_argument("first", type=Path, nargs="?", metavar=first)
-    parser.add_argument("second", type=Path, nargs="?", metavar=second)
+    for name, (metavar, help_) in zip(("first", "second"), files.items(), strict=True):
+        parser.add_argument(name, type=Path, nargs="?", metavar=metavar, help=help_)
     parser.add_argument("--example", action="store_true", help="run on a small example, made on the spot")
 
 
@@ -94,14 +96,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(_positive(part) for part in text.split(",")))
+    return tuple(dict.fromkeys(_positive(part) for part in text.split(",")))  # each once
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -125,6 +126,8 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, command: Any
         parser.error("two files are needed")
     if args.example and args.first is not None:
         parser.error("--example takes no files")
+    if args.shift and not args.example and getattr(args, "targets", args.second) is None:
+        parser.error("--shift needs --targets")
     if args.threads:
         set_num_threads(args.threads)
     try:
@@ -133,6 +136,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace, command: Any
             print(EXAMPLE.format(command=f"{parser.prog} {files} tokens.npy --shift"))
         with _example(args) if args.example else contextlib.nullcontext():
             report: dict[str, Any] = command(args)
+        for name in ("logits", "p", "q") if args.example else ():
+            if name in report:  # the folder is gone
+                report[name]["file"] = Path(report[name]["file"]).name
         _print(report, args.json)
         sys.stdout.flush()
     except InputError as error:
@@ -170,7 +176,7 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
             progress.add(some_logits.nbytes)
     result = evaluator.result()
     return {
-        "logits": _described(args.first, logits),
+        "logits": _described(args.first),
         "count": result.count,
         "ignored": targets.size - result.count,
         "loss": result.loss,
@@ -185,8 +191,6 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
     p, q = _floating(args.first), _floating(args.second)
     if p.shape != q.shape:
         raise InputError(f"{args.second} has shape {q.shape}, but {args.first} has shape {p.shape}")
-    if args.targets is None and args.shift:
-        raise InputError("--shift needs --targets")
     targets = np.broadcast_to(np.int8(0), p.shape[:-1])
     if args.targets is not None:
         p, targets = _pair(args.first, args.targets, args)
@@ -206,23 +210,23 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
                 evaluators[0].update(some_p, some_targets)
                 evaluators[1].update(some_q, some_targets)
             progress.add(some_p.nbytes + some_q.nbytes)
-    report: dict[str, Any] = {"p": _described(args.first, p), "q": _described(args.second, q)}
-    report |= _divergence_report(np.concatenate(divergences) if divergences else np.zeros(0), same_top)
+    report: dict[str, Any] = {"p": _described(args.first), "q": _described(args.second)}
+    report |= _divergence_report(np.concatenate(divergences) if divergences else np.zeros(0), kept.size, same_top)
     if args.targets is not None:
         before, after = (evaluator.result().perplexity for evaluator in evaluators)
         report |= {"perplexity_p": before, "perplexity_q": after, "perplexity_difference": after - before}
     return report | {"seconds": time.perf_counter() - started}
 
 
-def _divergence_report(values: NDArray[Any], same_top: int) -> dict[str, Any]:
+def _divergence_report(values: NDArray[Any], rows: int, same_top: int) -> dict[str, Any]:
     count = values.size
+    counts = {"count": count, "ignored": rows - count}
     if count == 0:
         nothing = dict.fromkeys((*PERCENTILES, 100), math.nan)
-        return {"count": 0, "mean_kl": math.nan, "percentiles_kl": nothing, "same_top": math.nan}
+        return counts | {"mean_kl": math.nan, "percentiles_kl": nothing, "same_top": math.nan}
     with np.errstate(invalid="ignore"):  # between infinities
         percentiles = np.percentile(values.astype(np.float64), (*PERCENTILES, 100), method="lower")
-    return {
-        "count": count,
+    return counts | {
         "mean_kl": math.fsum(values.tolist()) / count,
         "percentiles_kl": dict(zip((*PERCENTILES, 100), percentiles.tolist(), strict=True)),
         "same_top": same_top / count,
@@ -286,7 +290,9 @@ def _load(file: Path) -> NDArray[Any]:
     return array.view(np.ndarray)
 
 
-def _described(file: Path, array: NDArray[Any]) -> dict[str, Any]:
+def _described(file: Path) -> dict[str, Any]:
+    """The whole file, whatever was scored of it."""
+    array = _floating(file)
     return {"file": str(file), "shape": list(array.shape), "dtype": str(array.dtype)}
 
 
@@ -318,9 +324,11 @@ def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
             yield f"accuracy, top {k}", f"{100 * share:.2f} %"
     elif name == "percentiles_kl":
         for percent, divergence in value.items():
-            yield ("largest KL" if percent == 100 else f"KL, {percent} %"), f"{divergence:.6g} nats"
+            yield ("largest KL" if percent == 100 else f"KL, percentile {percent}"), f"{divergence:.6g} nats"
+    elif name == "seconds":
+        yield "time", f"{value:.3g} s" if value >= 1 else f"{1000 * value:.3g} ms"
     else:
-        units = {"loss": " nats", "bits": " bits", "mean_kl": " nats", "seconds": " s"}
+        units = {"loss": " nats", "bits": " bits", "mean_kl": " nats"}
         labels = {"count": "samples", "bits": "loss", "mean_kl": "mean KL", "same_top": "same top class"}
         labels |= {"perplexity_p": "perplexity of P", "perplexity_q": "perplexity of Q"}
         if name == "same_top":

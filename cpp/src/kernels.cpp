@@ -36,6 +36,9 @@ unsigned long long kernel_runs = 0;
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/top_k.hpp"
+#include "kernels/scoring.hpp"
+#include "kernels/divergence.hpp"
 // clang-format on
 
 // Left to the compiler, which vectorizes it for each set.
@@ -70,6 +73,10 @@ extern const KernelTable table = {
     CROSSENT_FOR_TYPES(LogSoftmaxBackward),
     {CROSSENT_FOR_KINDS(float, false), CROSSENT_FOR_KINDS(double, false)},
     {CROSSENT_FOR_KINDS(float, true), CROSSENT_FOR_KINDS(double, true)},
+    CROSSENT_FOR_TYPES(MaxAndLogSum),
+    CROSSENT_FOR_TYPES(Scores),
+    CROSSENT_FOR_TYPES(Divergence),
+    CROSSENT_FOR_TYPES(DivergenceGradient),
     convert_to_compute,
     check_targets,
     sum_of_rows,

@@ -131,6 +131,16 @@ CROSSENT_INLINE Vec<T> select(Mask<T> mask, Vec<T> yes, Vec<T> no) {
   return r;
 }
 
+// Bit i: whether lane i is set.
+template <class T>
+CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
+  uint32_t bits = 0;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    bits |= lane_signs((typename Vec<T>::Native)mask.part[i]) << (i * (int)Vec<T>::kNativeLanes);
+  });
+  return bits;
+}
+
 // The larger; `b` where either is NaN.
 template <class T>
 CROSSENT_INLINE Vec<T> max_or_second(Vec<T> a, Vec<T> b) {

@@ -200,22 +200,44 @@ def test_equal_16_bit_logits(narrow_dtype):
 # --- constants added to all logits ------------------------------------------------------------------------------------
 
 
+def results_that_keep_their_bits(x, target):
+    """{function: result}: what a constant added to all logits must not change."""
+    losses, gradient = crossent.cross_entropy_value_and_grad(x, target, reduction="none")
+    results = {
+        "softmax": crossent.softmax(x),
+        "log_softmax": crossent.log_softmax(x),
+        "loss": crossent.cross_entropy(x, target, reduction="none"),
+        "fused loss": losses,
+        "gradient": gradient,
+        "token log-probabilities": np.take_along_axis(crossent.log_softmax(x), target[:, None], axis=1),
+    }
+    for name, of_classes in (("smoothed", target), ("probabilities", np.full(x.shape, 1 / x.shape[1], np.float32))):
+        options = {"reduction": "none", "label_smoothing": 0.125}
+        results[f"{name} loss"], results[f"{name} gradient"] = crossent.cross_entropy_value_and_grad(
+            x, of_classes, **options
+        )
+    return results
+
+
+@pytest.mark.parametrize("axis", [1, 0])
 @pytest.mark.parametrize("classes", [2, 3, 16, 33, 1000, 50257])
-def test_token_log_probs_keep_their_bits_when_a_constant_is_added_exactly(classes, dtype):
+def test_results_keep_their_bits_when_a_constant_is_added_exactly(classes, axis, dtype):
     """Whole multiples of 1/4 in 16 bits and 1/1024 in more: sums with these constants are exact."""
     steps, constants = (4, (1, -8, 16)) if is_narrow(dtype) else (1024, (1, -0.75, 64, -1000, 4096))
     x = np.round(np.clip(normal((5, classes), FLOAT64), -7, 7) * steps) / steps
     target = np.array([0, 1, classes - 1, classes // 2, classes // 3])
     x[0, 0] = 7.5  # a confident row
-    before = round_to(x, dtype)
-    losses, log_p = crossent.cross_entropy(before, target, reduction="none"), crossent.log_softmax(before)
+
+    def results(logits):
+        rounded = round_to(logits, dtype)
+        assert (widen(rounded) == logits).all(), "the test's own sums must be exact"
+        laid_out = rounded if axis == 1 else np.ascontiguousarray(rounded.T).T
+        return results_that_keep_their_bits(laid_out, target)
+
+    before = results(x)
     for constant in constants:
-        after = round_to(x + constant, dtype)
-        assert (widen(after) - widen(before) == constant).all(), "the test's own sums must be exact"
-        assert_same_bits(crossent.cross_entropy(after, target, reduction="none"), losses, f"loss {constant}")
-        fused, _ = crossent.cross_entropy_value_and_grad(after, target, reduction="none")
-        assert_same_bits(fused, losses, f"fused loss {constant}")
-        assert_same_bits(crossent.log_softmax(after), log_p, f"log_softmax {constant}")
+        for name, after in results(x + constant).items():
+            assert_same_bits(after, before[name], f"{name} {constant}")
 
 
 def random_finite(dtype, count):

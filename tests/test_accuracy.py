@@ -4,9 +4,6 @@ The table of limits is helpers.LIMITS; bench/accuracy.py measures the maxima, be
 checked against mpmath in test_reference.py.
 """
 
-import math
-from fractions import Fraction
-
 import crossent
 import numpy as np
 import pytest
@@ -25,7 +22,6 @@ from families import (
 from helpers import (
     FLOAT32,
     FLOAT64,
-    accumulator,
     assert_same_bits,
     assert_ulps,
     is_narrow,
@@ -285,62 +281,3 @@ def test_log_softmax_of_two_equal_logits_is_minus_log_2(dtype):
     losses = crossent.cross_entropy(pairs, np.zeros(len(pairs), int), reduction="none")
     assert_ulps(losses, np.full(len(pairs), np.log(np.longdouble(2))), 1)
     assert (widen(crossent.softmax(pairs)) == 0.5).all()
-
-
-# --- sums over samples ------------------------------------------------------------------------------------------------
-
-
-def repeated_samples(count, dtype):
-    """`count` samples without the memory: one row of logits, broadcast, and targets that go through its three classes."""
-    row = round_to(np.array([0.3, 2.7, -11.2]), dtype)
-    target = np.arange(count, dtype=np.uint32).astype(np.uint8) % 3
-    return np.broadcast_to(row, (count, 3)), target
-
-
-def assert_sums_of_many_samples(count, dtype):
-    logits, target = repeated_samples(count, dtype)
-    per_class = np.bincount(target, minlength=3)
-    losses = crossent.cross_entropy(np.ascontiguousarray(logits[:3]), np.arange(3), reduction="none")
-    log_probs = np.broadcast_to(round_to(-losses, dtype), logits.shape)
-    exact = sum(int(n) * Fraction(float(x)) for n, x in zip(per_class, widen(-log_probs[0]), strict=True))
-    for reduction, total in (("sum", exact), ("mean", exact / count)):
-        loss = crossent.nll_loss(log_probs, target, reduction=reduction)
-        before_rounding = np.longdouble(float(total))
-        half_ulp = spacing(before_rounding, accumulator(dtype)) / 2
-        slack = spacing(before_rounding, FLOAT64)
-        assert abs(widen(loss) - before_rounding) <= half_ulp + slack, reduction
-        unrounded = reference.cross_entropy(logits[:3], np.arange(3), reduction="none")
-        total = (unrounded * per_class).sum() / (count if reduction == "mean" else 1)
-        assert_ulps(crossent.cross_entropy(logits, target, reduction=reduction), total, limit("reduced loss", dtype))
-
-
-def test_mean_and_sum_of_a_million_samples(dtype):
-    assert_sums_of_many_samples(1_000_003, dtype)
-
-
-@pytest.mark.slow
-def test_mean_and_sum_of_1e8_samples(dtype):
-    assert_sums_of_many_samples(100_000_000, dtype)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_sums_over_samples_do_not_depend_on_threads_or_order(reduction):
-    """float64 terms of very different size: their exact sum, rounded once, and the same bits in every order."""
-    count = 100_003
-    rng = np.random.default_rng(0)
-    log_probs = -np.exp(rng.uniform(-30, 30, (count, 2)))
-    target = rng.integers(0, 2, count)
-    terms = -log_probs[np.arange(count), target]
-    exact = math.fsum(terms) / (count if reduction == "mean" else 1)
-    previous = crossent.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            crossent.set_num_threads(threads)
-            for order in (np.arange(count), np.arange(count)[::-1], rng.permutation(count)):
-                loss = crossent.nll_loss(log_probs[order], target[order], reduction=reduction)
-                assert loss == exact, (threads, loss, exact)
-                first = crossent.cross_entropy(log_probs[order], target[order], reduction=reduction)
-                expected_loss = crossent.cross_entropy(log_probs, target, reduction=reduction)
-                assert_same_bits(first, expected_loss, f"{threads} threads")
-    finally:
-        crossent.set_num_threads(previous)

@@ -23,8 +23,9 @@
 constexpr ptrdiff_t kShortRow = 192;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
-// A group of rows should stay in the first-level cache between its steps.
-constexpr ptrdiff_t kGroupBytes = 1 << 15;
+// A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns per
+// element for log_softmax of 1000 classes, 16 KiB: 0.32).
+constexpr ptrdiff_t kGroupBytes = 1 << 14;
 // So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
 // compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
 constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;

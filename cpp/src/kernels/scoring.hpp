@@ -257,7 +257,7 @@ struct Scores {
   }
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
-    tile_maxima(tiles, statistics.max);
+    copy_maxima(tiles, tiles.maxima, statistics.max);
     for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles.logits + t * tiles.size, tiles.lane(t), tiles.classes);
   }
   // The rows of one tile, from `lane` of the group on.

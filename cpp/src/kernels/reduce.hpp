@@ -11,6 +11,10 @@ struct FullLoad {
     return load(p);
   }
   template <class T>
+  CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
+    store(p, a);
+  }
+  template <class T>
   CROSSENT_INLINE Vec<T> only(Vec<T> v) const {
     return v;
   }
@@ -20,6 +24,10 @@ struct PartialLoad {
   template <class T>
   CROSSENT_INLINE Vec<T> operator()(const T* p, T fill) const {
     return load_partial(p, count, fill);
+  }
+  template <class T>
+  CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
+    store_partial(p, count, a);
   }
   // v in the row's lanes, 0 in those beyond it.
   template <class T>

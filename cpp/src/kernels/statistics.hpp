@@ -109,19 +109,20 @@ struct RowSum {
   CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const Exponential<T> exponential(splat(reference));
-    const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v) CROSSENT_LAMBDA {
+    const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v, auto load) CROSSENT_LAMBDA {
       const Vec<T> e = kAny ? exponential.of_any(v) : exponential(v);
-      if constexpr (kKeep) store(kept + i, e);
+      if constexpr (kKeep) load.store_back(kept + i, e);
       return e;
     };
-    const auto term = [&](ptrdiff_t i, auto load)
-                          CROSSENT_LAMBDA { return Terms<T, 1>{{kept_exponential(i, load(x + i, (T)-__builtin_inf()))}}; };
+    const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      return Terms<T, 1>{{kept_exponential(i, load(x + i, (T)-__builtin_inf()), load)}};
+    };
     Vec<T> at_max = none;
     const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
       const Vec<T> v = load(x + i, (T)-__builtin_inf());
       const Mask<T> is_max = v == m;
       at_max = at_max + select(is_max, one, none);
-      return Terms<T, 1>{{select(is_max, none, kept_exponential(i, v))}};
+      return Terms<T, 1>{{select(is_max, none, kept_exponential(i, v, load))}};
     };
     LaneSum<T> sum = lanes;
     ptrdiff_t i = 0;
@@ -162,8 +163,9 @@ struct RowSum {
   }
 };
 
-// The statistics of one contiguous row. `kept`, if not null, takes exp(x[i] - reference) * 2**bias, up to the end of the last
-// vector. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in the cache.
+// The statistics of one contiguous row. `kept`, if not null, takes exp(x[i] - reference) * 2**bias; of a row of one block it
+// may be the row itself. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in
+// the cache.
 template <class T, class Block>
 CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* kept, GroupStatistics<T>& group, ptrdiff_t lane,
                                     const char* out, Block&& each_block) {

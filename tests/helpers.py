@@ -225,6 +225,9 @@ LIMITS = {
     "gradient off target": (3, 3),
     "gradient at target": (2.5, 4),
     "mixed gradient": (3, 4),  # smoothing, probability targets, softmax_backward: at the larger of the two terms
+    "token log-prob": (2.5, 3),
+    "entropy": (3, 4),
+    "divergence": (3, 4),  # at the larger of the terms that it is the difference of
     "product": (1, 1),  # one multiplication: weighted nll_loss and its gradient
     # These two are relative errors, not ULP:
     "gradient sum": (2e-7, 5e-16),  # sum of a row's gradient for index targets, which is 0, over the sum of sizes
@@ -234,6 +237,6 @@ LIMITS = {
 
 def limit(kind, dtype):
     """The limit for an input of `dtype`."""
-    if is_narrow(dtype) and "loss" in kind:
+    if is_narrow(dtype) and ("loss" in kind or kind in ("token log-prob", "entropy", "divergence")):
         return 4
     return LIMITS[kind][0 if accumulator(dtype) == FLOAT32 else 1]

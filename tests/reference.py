@@ -244,3 +244,98 @@ def nll_loss_backward(grad, log_probs, target, reduction="mean", **options):
     batch = samples(log_probs, target, **options)
     gradient = batch.rows.restore(-row_factors(grad, batch, reduction) * batch.q)
     return gradient, np.abs(gradient)
+
+
+# --- section 2 of the interface: scores -------------------------------------------------------------------------------
+
+
+def token_log_probs(logits, index, axis=-1):
+    """log_softmax at one class of each row, or at K of them."""
+    rows = as_rows(logits, axis)
+    index = np.asarray(index)
+    log_p = log_softmax_rows(rows.values)
+    chosen = np.take_along_axis(log_p, index.reshape(len(log_p), index.size // max(len(log_p), 1)).astype(np.int64), 1)
+    return chosen.reshape(index.shape)
+
+
+class Ranking(NamedTuple):
+    """Classes from the most to the least probable: ties by index, NaN before all numbers."""
+
+    order: np.ndarray  # (rows, classes)
+    place: np.ndarray  # of each class in it
+
+
+def rank_rows(rows):
+    key = np.where(np.isnan(rows), INFINITY, rows)
+    order = np.lexsort((-key, ~np.isnan(rows)), axis=1)
+    return Ranking(order, np.argsort(order, axis=1))
+
+
+@quiet
+def entropy_rows(rows):
+    """-sum(p log p) as log(sum) + sum(p (max - x)): no term is negative."""
+    row = analyse(rows)
+    distance = np.where(np.isneginf(row.distance), WIDE(0), -row.distance)
+    moment = (row.powers * distance).sum(axis=1) / (1 + row.rest[:, 0])
+    return np.log1p(row.rest[:, 0]) + moment
+
+
+@quiet
+def logit_stats(logits, target=None, axis=-1, top_k=0):
+    """A dict of the fields of LogitStats, each of the rows' shape (and K)."""
+    rows = as_rows(logits, axis)
+    values = rows.values
+    row = analyse(values)
+    peak, usable = row.peak[:, 0], np.isfinite(row.peak[:, 0])
+    ranking, log_p = rank_rows(values), log_softmax_rows(values)
+    stats = {
+        "max": peak,
+        "log_sum": np.where(usable, np.log1p(row.rest[:, 0]), np.where(np.isnan(peak), WIDE(np.nan), WIDE(0))),
+        "argmax": ranking.order[:, 0],
+        "entropy": entropy_rows(values),
+    }
+    if target is not None:
+        chosen = np.asarray(target).reshape(-1, 1).astype(np.int64)
+        stats["target_log_prob"] = np.take_along_axis(log_p, chosen, 1)[:, 0]
+        stats["target_rank"] = np.take_along_axis(ranking.place, chosen, 1)[:, 0]
+    stats = {name: rows.restore_reduced(field) for name, field in stats.items()}
+    if top_k:
+        top = ranking.order[:, :top_k]
+        shape = (*stats["max"].shape, top_k)
+        stats |= {
+            "top_indices": top.reshape(shape),
+            "top_log_probs": np.take_along_axis(log_p, top, 1).reshape(shape),
+        }
+    return stats
+
+
+class Divergence(NamedTuple):
+    values: np.ndarray  # one a row
+    scale: np.ndarray  # the largest of the terms that they are the difference of
+    gradient: np.ndarray  # with respect to q's logits, of the sum
+    gradient_scale: np.ndarray
+
+
+@quiet
+def kl_divergence(p_logits, q_logits, axis=-1, temperature=1.0):
+    """sum(p (log p - log q)), 0 where p is 0; and (q - p) / T."""
+    rows, others = as_rows(p_logits, axis), as_rows(q_logits, axis)
+    t = WIDE(temperature)
+    p_row, q_row = analyse(rows.values / t), analyse(others.values / t)
+    p, q = (row.powers / (1 + row.rest) for row in (p_row, q_row))
+    p_log_sum, q_log_sum = np.log1p(p_row.rest), np.log1p(q_row.rest)
+    impossible = np.isneginf(p_row.distance)
+    difference = np.where(impossible, WIDE(0), p_row.distance - q_row.distance)
+    term = np.where((p == 0) & np.isfinite(q_row.distance), WIDE(0), p * difference)
+    term = np.where(np.isneginf(q_row.distance) & ~impossible, INFINITY, term)
+    values = term.sum(axis=1) + (q_log_sum - p_log_sum)[:, 0]
+    values[np.isnan(p_row.rest + q_row.rest)[:, 0]] = np.nan
+    scale = np.maximum(np.abs(term).sum(axis=1), np.maximum(p_log_sum, q_log_sum)[:, 0])
+    scale = np.where(np.isfinite(scale), scale, 0)
+    gradient = (q - p) / t
+    return Divergence(
+        rows.restore_reduced(values),
+        rows.restore_reduced(scale),
+        rows.restore(gradient),
+        rows.restore(np.maximum(p, q) / t),
+    )

@@ -93,9 +93,33 @@ def results_of(classes, dtype):
         results[f"backward of {name}"] = crossent.cross_entropy_backward(
             upstream, x, target, reduction="none", **options
         )
+    results |= scores_of(x, labels, numbers(x.shape, dtype, 17))
     for reduction in ("none", "mean", "sum"):
         results[f"nll_loss {reduction}"] = crossent.nll_loss(log_y, labels, weight=weight, reduction=reduction)
     return results
+
+
+def scores_of(x, labels, noise):
+    """The scores of section 2 of the interface; `noise` is what another model's logits differ by."""
+    classes, wide = x.shape[1], accumulator(x.dtype)
+    stats = crossent.logit_stats(x, labels, top_k=min(classes, 20))
+    other = (x.astype(wide) + wide.type(0.25) * noise.astype(wide)).astype(x.dtype)
+    divergences, gradient = crossent.kl_divergence_value_and_grad(x, other, reduction="none")
+    _, tempered = crossent.kl_divergence_value_and_grad(x, other, temperature=1.5, reduction="none")
+    return {
+        "token_log_probs": crossent.token_log_probs(x, labels),
+        "token_log_probs of several": crossent.token_log_probs(x, np.stack([labels, labels // 2], axis=1)),
+        **{f"logit_stats {name}": field for name, field in stats._asdict().items()},
+        "top 3": crossent.logit_stats(x, top_k=min(classes, 3)).top_indices,
+        "kl_divergence": divergences,
+        "kl_divergence at temperature": crossent.kl_divergence(x, other, temperature=1.5, reduction="none"),
+        "kl_divergence along axis 0": crossent.kl_divergence(
+            np.asfortranarray(x.T), np.ascontiguousarray(other.T), 0, reduction="none"
+        ),
+        "gradient of kl_divergence": gradient,
+        "gradient of kl_divergence at temperature": tempered,
+        "evaluator": np.array(crossent.Evaluator().update(x[:2], labels[:2]).result().loss),
+    }
 
 
 def inputs_hash(dtype):

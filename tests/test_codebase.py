@@ -18,7 +18,7 @@ PACKAGE = Path(_core.__file__).parent  # in an editable install, where the compi
 ROOT = Path(__file__).parent.parent
 
 LOSS = "weight=None, ignore_index=-100, reduction='mean', axis=None"
-SIGNATURES = {  # INTERFACE.md, section 1; functions may grow by keyword-only arguments
+SIGNATURES = {  # INTERFACE.md, sections 1 and 2; functions may grow by keyword-only arguments
     "softmax": "x, axis=-1, *, out=None",
     "log_softmax": "x, axis=-1, *, out=None",
     "logsumexp": "x, axis=-1, *, keepdims=False, out=None",
@@ -29,6 +29,11 @@ SIGNATURES = {  # INTERFACE.md, section 1; functions may grow by keyword-only ar
     "cross_entropy": f"logits, target, *, {LOSS}, label_smoothing=0.0",
     "cross_entropy_backward": f"grad, logits, target, *, {LOSS}, label_smoothing=0.0, out=None",
     "cross_entropy_value_and_grad": f"logits, target, *, {LOSS}, label_smoothing=0.0, out=None",
+    "token_log_probs": "logits, index, axis=-1, *, out=None",
+    "logit_stats": "logits, target=None, axis=-1, *, top_k=0",
+    "kl_divergence": "p_logits, q_logits, axis=-1, *, temperature=1.0, reduction='mean'",
+    "kl_divergence_value_and_grad": "p_logits, q_logits, axis=-1, *, temperature=1.0, reduction='mean', out=None",
+    "Evaluator": "ignore_index=-100, top_k=(1, 5)",
 }
 RUNTIME = ["get_num_threads", "set_num_threads", "simd_target", "simd_targets", "get_include", "get_cmake_dir"]
 

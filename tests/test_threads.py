@@ -38,6 +38,8 @@ def results(x, target):
     y = crossent.softmax(x)
     arrays = [y, crossent.log_softmax(x), crossent.logsumexp(x), losses, gradient, smooth, smooth_gradient]
     arrays += [crossent.softmax_backward(x, y), crossent.log_softmax_backward(x, y), crossent.nll_loss(x, target)]
+    arrays += [crossent.token_log_probs(x, target), *crossent.logit_stats(x, target, top_k=5)]
+    arrays += crossent.kl_divergence_value_and_grad(x, y)
     arrays += [crossent.softmax(x, 0), crossent.logsumexp(x, 0), crossent.softmax(x, None), crossent.logsumexp(x, None)]
     return arrays + [crossent.cross_entropy(x, target, reduction=r) for r in ("mean", "sum")]
 

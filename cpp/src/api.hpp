@@ -6,6 +6,7 @@
 #pragma GCC visibility push(default)
 #endif
 #include "crossent/crossent.hpp"
+#include "crossent/scoring.hpp"
 #ifdef crossent_EXPORTS
 #pragma GCC visibility pop
 #endif

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace crossent {
 
@@ -42,6 +43,15 @@ class ExactSum {
     carry();
   }
 
+  // The finite part of the sum in 32-bit digits, from the weight 2**-kOffset up, all but the last one in [0, 2**32); and what
+  // infinities and NaN add up to.
+  std::vector<std::int64_t> digits() const {
+    ExactSum normal = *this;
+    normal.carry();
+    return std::vector<std::int64_t>(normal.digit_, normal.digit_ + kDigits);
+  }
+  double special() const { return special_; }
+
   // The sum, rounded to the nearest float64 (within one part in 2**63 of a tie).
   double value() const {
     if (special_ != 0) return special_;
@@ -78,8 +88,9 @@ class ExactSum {
     return negative ? -result : result;
   }
 
- private:
   static constexpr int kOffset = 1074 + 64;  // the weight of digit 0 is 2**-kOffset
+
+ private:
   static constexpr int kDigits = (1024 + kOffset) / 32 + 4;
   static constexpr int kCarryEvery = 1 << 29;
 

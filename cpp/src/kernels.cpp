@@ -3,18 +3,8 @@
 // crash older processors), so nothing is included here that defines functions or templates for others.
 #include "kernels.hpp"
 
-#include <stddef.h>
-#include <stdint.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "simd/compiler.hpp"
 
-#define CROSSENT_INLINE inline __attribute__((always_inline))
-// For what many kernels share: inlined everywhere, a target would take minutes to compile and megabytes to ship.
-#define CROSSENT_SHARED __attribute__((noinline))
-#define CROSSENT_LAMBDA __attribute__((always_inline))
 #define CROSSENT_STRING_OF(name) #name
 #define CROSSENT_STRING(name) CROSSENT_STRING_OF(name)
 
@@ -36,6 +26,9 @@ unsigned long long kernel_runs = 0;
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/top_k.hpp"
+#include "kernels/scoring.hpp"
+#include "kernels/divergence.hpp"
 // clang-format on
 
 // Left to the compiler, which vectorizes it for each set.
@@ -70,6 +63,10 @@ extern const KernelTable table = {
     CROSSENT_FOR_TYPES(LogSoftmaxBackward),
     {CROSSENT_FOR_KINDS(float, false), CROSSENT_FOR_KINDS(double, false)},
     {CROSSENT_FOR_KINDS(float, true), CROSSENT_FOR_KINDS(double, true)},
+    CROSSENT_FOR_TYPES(MaxAndLogSum),
+    CROSSENT_FOR_TYPES(Scores),
+    CROSSENT_FOR_TYPES(Divergence),
+    CROSSENT_FOR_TYPES(DivergenceGradient),
     convert_to_compute,
     check_targets,
     sum_of_rows,

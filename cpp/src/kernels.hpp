@@ -49,12 +49,40 @@ struct CrossEntropyRun : Run {
   double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
 };
 
+// A class among the most probable ones.
+struct TopEntry {
+  double value;  // its logit
+  int64_t index;
+};
+
+// What is asked of each row of logits, and where the answers go: one entry a row, as float64.
+struct ScoreRun : Run {
+  double* max = nullptr;      // NaN for a row with NaN
+  double* log_sum = nullptr;  // log(sum(exp(x - max))); 0 for a row of only -inf or with +inf, NaN for one with NaN
+  // The scores kernel alone:
+  const int64_t* target = nullptr;  // the class of each row, -1 for a row that is not read; or null
+  double* entropy = nullptr;
+  int64_t* argmax = nullptr;
+  int64_t* rank = nullptr;  // of the target
+  TopEntry* top = nullptr;  // top_k entries a row, most probable first
+  ptrdiff_t top_k = 0;
+};
+
+// KL divergence: input holds p's logits, second q's, output takes the gradient with respect to q's; the result is one number a
+// row.
+struct DivergenceRun : Run {
+  double inverse_temperature = 1, inverse_temperature_low = 0;
+  double gradient_scale = 1;
+};
+
 // What a kernel computes in: its operands are of this type or, for float32, of a 16-bit type, each on its own.
 enum class ComputeType { f32, f64 };
 constexpr int kComputeTypes = 2;
 
 using Kernel = void (*)(const Run&);
 using CrossEntropyKernel = void (*)(const CrossEntropyRun&);
+using ScoreKernel = void (*)(const ScoreRun&);
+using DivergenceKernel = void (*)(const DivergenceRun&);
 
 struct KernelTable {
   const char* name;
@@ -67,7 +95,11 @@ struct KernelTable {
   Kernel softmax_backward[kComputeTypes];
   Kernel log_softmax_backward[kComputeTypes];
   CrossEntropyKernel cross_entropy[kComputeTypes][kTargetKinds];
-  CrossEntropyKernel cross_entropy_gradient[kComputeTypes][kTargetKinds];               // the loss too
+  CrossEntropyKernel cross_entropy_gradient[kComputeTypes][kTargetKinds];  // the loss too
+  ScoreKernel max_and_log_sum[kComputeTypes];
+  ScoreKernel scores[kComputeTypes];
+  DivergenceKernel divergence[kComputeTypes];
+  DivergenceKernel divergence_gradient[kComputeTypes];                                  // the divergence too
   void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
   // Whether all of them are classes or ignored, and how many are not ignored.
   bool (*check_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live);

@@ -94,75 +94,37 @@ Status LossProblem::check_output(const char* input_name, const Array& out) const
   return crossent::check_output(*input_, input_name, out);
 }
 
-Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
+namespace {
+
+Status check_one_a_row(const char* name, const ConstArray& array, int row_ndim, const std::ptrdiff_t* row_shape) {
   if (Status s = check_floating(name, array); !s) return s;
-  if (has_shape(array, row_ndim_, row_shape_)) return {};
+  if (has_shape(array, row_ndim, row_shape)) return {};
   return {Code::bad_value, std::string(name) + " has shape " + shape_text(array.ndim, array.shape) +
-                               ", but there is one loss a sample, of shape " + shape_text(row_ndim_, row_shape_)};
+                               ", but there is one loss a sample, of shape " + shape_text(row_ndim, row_shape)};
+}
+
+}  // namespace
+
+Status LossProblem::check_per_sample(const char* name, const ConstArray& array) const {
+  return check_one_a_row(name, array, row_ndim_, row_shape_);
 }
 
 Status LossProblem::check_result(const LossResult& result) const {
+  return crossent::check_result(result, options_->reduction, input_->dtype, row_ndim_, row_shape_);
+}
+
+Status check_result(const LossResult& result, Reduction reduction, DType input, int row_ndim, const std::ptrdiff_t* row_shape) {
   const Array& losses = result.losses;
-  if (options_->reduction != Reduction::none) {
+  if (reduction != Reduction::none) {
     return result.loss ? Status() : Status(Code::bad_value, "the result has no place for the reduced loss");
   }
-  if (Status s = check_per_sample("losses", {losses.data, losses.dtype, losses.ndim, losses.shape, losses.strides}); !s) {
-    return s;
-  }
-  const DType expected = compute_dtype(input_->dtype);
+  const ConstArray view{losses.data, losses.dtype, losses.ndim, losses.shape, losses.strides};
+  if (Status s = check_one_a_row("losses", view, row_ndim, row_shape); !s) return s;
+  const DType expected = compute_dtype(input);
   if (losses.dtype == expected) return {};
   return {Code::bad_value,
           "losses have dtype " + dtype_name(losses.dtype) + ", but the result has dtype " + dtype_name(expected)};
 }
-
-namespace {
-
-// Reads class indices, -1 for ignored ones. Returns whether all are fine.
-template <class Index>
-bool read_run(const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, std::int64_t classes, std::int64_t ignored,
-              std::int64_t* target) {
-  bool bad = false;
-  const auto read = [&](std::ptrdiff_t i, std::ptrdiff_t step) {
-    const Index raw = read_element<Index>(p + i * step);
-    const std::int64_t value = static_cast<std::int64_t>(raw);
-    const bool representable = sizeof(Index) < 8 || Index(-1) < Index(0) || value >= 0;
-    const bool ignore = representable & (value == ignored);
-    const bool inside = representable & (static_cast<std::uint64_t>(value) < static_cast<std::uint64_t>(classes));
-    bad |= !(inside | ignore);
-    target[i] = ignore ? -1 : value;
-  };
-  // A stride that is known: a third of the time.
-  if (stride == sizeof(Index)) {
-    for (std::ptrdiff_t i = 0; i < count; ++i) read(i, sizeof(Index));
-  } else {
-    for (std::ptrdiff_t i = 0; i < count; ++i) read(i, stride);
-  }
-  return !bad;
-}
-
-bool read_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, std::int64_t classes,
-                  std::int64_t ignored, std::int64_t* target) {
-  switch (dtype) {
-    case DType::int8:
-      return read_run<std::int8_t>(p, stride, count, classes, ignored, target);
-    case DType::int16:
-      return read_run<std::int16_t>(p, stride, count, classes, ignored, target);
-    case DType::int32:
-      return read_run<std::int32_t>(p, stride, count, classes, ignored, target);
-    case DType::int64:
-      return read_run<std::int64_t>(p, stride, count, classes, ignored, target);
-    case DType::uint16:
-      return read_run<std::uint16_t>(p, stride, count, classes, ignored, target);
-    case DType::uint32:
-      return read_run<std::uint32_t>(p, stride, count, classes, ignored, target);
-    case DType::uint64:
-      return read_run<std::uint64_t>(p, stride, count, classes, ignored, target);
-    default:
-      return read_run<std::uint8_t>(p, stride, count, classes, ignored, target);
-  }
-}
-
-}  // namespace
 
 namespace {
 
@@ -182,7 +144,7 @@ const std::int64_t* LossProblem::read_targets(const RowSpace& space, int operand
     const Operand rows = space.rows_at(operand, first + done);
     const std::int64_t* target = in_place(space.dtype(operand), rows);
     if (target && run == count && !has_ignored_) return target;
-    read_indices(space.dtype(operand), rows.data, rows.row_stride, run, classes_, options_->ignore_index, classes + done);
+    read_indices(space.dtype(operand), rows.data, rows.row_stride, run, index_range(), classes + done);
     done += run;
   }
   return classes;
@@ -219,10 +181,10 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
       if (indices) {
         fine = kernels.check_targets(indices, run, classes_, options_->ignore_index, &live);
       } else {
-        fine = read_indices(target_->dtype, at.data, at.row_stride, run, classes_, options_->ignore_index, target + done);
+        fine = read_indices(target_->dtype, at.data, at.row_stride, run, index_range(), target + done);
         for (std::ptrdiff_t i = 0; i < run; ++i) live += target[done + i] >= 0;
       }
-      if (!fine) return bad_target();
+      if (!fine) return bad_index("target", *target_, index_range());
       kept += live;
       done += run;
     }
@@ -236,30 +198,6 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
   }
   has_ignored_ = kept < rows;
   divisor_ = weight_.empty() ? static_cast<double>(kept) : weight_sum.value();
-  return {};
-}
-
-// Finds the first bad target in the order of the array's own indices; only once one is known to exist.
-Status LossProblem::bad_target() const {
-  const ConstArray& target = *target_;
-  const std::ptrdiff_t size = target.size();
-  for (std::ptrdiff_t i = 0; i < size; ++i) {
-    std::ptrdiff_t left = i, index[kMaxDims];
-    const char* p = static_cast<const char*>(target.data);
-    for (int d = target.ndim - 1; d >= 0; --d) {
-      index[d] = left % target.shape[d];
-      p += index[d] * target.strides[d];
-      left /= target.shape[d];
-    }
-    std::int64_t value;
-    if (read_indices(target.dtype, p, 0, 1, classes_, options_->ignore_index, &value)) continue;
-    const std::string text =
-        target.dtype == DType::uint64 ? std::to_string(read_element<std::uint64_t>(p)) : std::to_string(value);
-    const std::string position = target.ndim == 0 ? "" : " at position " + shape_text(target.ndim, index);
-    return {Code::bad_index, "target " + text + position + " is outside [0, " + std::to_string(classes_) +
-                                 "), the C = " + std::to_string(classes_) + " classes, and is not ignore_index (" +
-                                 std::to_string(options_->ignore_index) + ")"};
-  }
   return {};
 }
 

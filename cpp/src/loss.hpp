@@ -6,6 +6,7 @@
 #include "api.hpp"
 #include "driver.hpp"
 #include "exact_sum.hpp"
+#include "indices.hpp"
 
 namespace crossent {
 
@@ -48,7 +49,7 @@ class LossProblem {
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
-  Status bad_target() const;
+  IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;
   const ConstArray* target_ = nullptr;
@@ -63,6 +64,9 @@ class LossProblem {
   double divisor_ = 1;
   bool has_ignored_ = false;
 };
+
+// Whether there is a place for the loss of rows of this shape.
+Status check_result(const LossResult& result, Reduction reduction, DType input, int row_ndim, const std::ptrdiff_t* row_shape);
 
 // Adds numbers with what every addition of them rounds off.
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count);

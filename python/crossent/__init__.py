@@ -2,6 +2,8 @@
 
 from ._arrays import log_softmax, log_softmax_backward, logsumexp, softmax, softmax_backward
 from ._core import __version__
+from ._divergence import kl_divergence, kl_divergence_value_and_grad
+from ._evaluator import Evaluation, Evaluator
 from ._losses import (
     cross_entropy,
     cross_entropy_backward,
@@ -10,8 +12,12 @@ from ._losses import (
     nll_loss_backward,
 )
 from ._runtime import get_cmake_dir, get_include, get_num_threads, set_num_threads, simd_target, simd_targets
+from ._scoring import LogitStats, logit_stats, token_log_probs
 
 __all__ = [
+    "Evaluation",
+    "Evaluator",
+    "LogitStats",
     "__version__",
     "cross_entropy",
     "cross_entropy_backward",
@@ -19,8 +25,11 @@ __all__ = [
     "get_cmake_dir",
     "get_include",
     "get_num_threads",
+    "kl_divergence",
+    "kl_divergence_value_and_grad",
     "log_softmax",
     "log_softmax_backward",
+    "logit_stats",
     "logsumexp",
     "nll_loss",
     "nll_loss_backward",
@@ -29,4 +38,5 @@ __all__ = [
     "simd_targets",
     "softmax",
     "softmax_backward",
+    "token_log_probs",
 ]

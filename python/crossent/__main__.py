@@ -1,14 +1,16 @@
-"""The command line: `python -m crossent` tells what runs here and checks it; `python -m crossent demo` is the demo."""
+"""The command line, `crossent` or `python -m crossent`: what runs here and a self-check, scores of files, and the demo."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import _core, _demo
+from . import _core, _demo, _score
 from ._arrays import log_softmax, softmax
 from ._losses import cross_entropy, cross_entropy_value_and_grad, nll_loss
 from ._runtime import get_num_threads, simd_target, simd_targets
@@ -24,12 +26,24 @@ TARGET = [1, 0, 1, 1, 1]
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m crossent", description="SIMD cross-entropy for NumPy arrays.")
+    prog = "python -m crossent" if Path(sys.argv[0]).name == "__main__.py" else "crossent"
+    parser = argparse.ArgumentParser(prog=prog, description="SIMD cross-entropy for NumPy arrays.")
+    parser.add_argument("--version", action="version", version=f"crossent {_core.__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     commands.add_parser("info", help="print version, instruction sets and threads, and run a self-check (the default)")
     demo_help = "train a classifier of handwritten digits and plot the training curve"
     _demo.add_arguments(commands.add_parser("demo", help=demo_help, description=demo_help))
+    score_help = "loss, perplexity and accuracy of saved logits"
+    scoring = commands.add_parser("score", help=score_help, description=f"Tell {score_help}.")
+    _score.add_score_arguments(scoring)
+    compare_help = "KL divergence of saved logits: of a model and, say, its quantized form"
+    comparing = commands.add_parser("compare", help=compare_help, description=f"Tell the {compare_help}.")
+    _score.add_compare_arguments(comparing)
     args = parser.parse_args(argv)
+    if args.command == "score":
+        return _score.score(scoring, args)
+    if args.command == "compare":
+        return _score.compare(comparing, args)
     return demo(args) if args.command == "demo" else info()
 
 
@@ -50,6 +64,7 @@ def info() -> int:
             wrong = check(target, np.dtype(dtype))
             failures += len(wrong)
             print(f"  {target:<9} {dtype}  {'; '.join(wrong) or 'ok'}")
+    print("more: crossent --help")
     return 1 if failures else 0
 
 

@@ -35,24 +35,24 @@ def as_floating(obj: object, name: str) -> Array:
     return floating
 
 
-def as_target(obj: object) -> Array:
+def as_target(obj: object, name: str = "target") -> Array:
     """`obj` as a plain array of class indices (native integers of any width) or of class probabilities (floating).
 
     An empty list holds no indices. Booleans are refused: they could mean classes 0 and 1 as well as a mask or a one-hot
-    target.
+    target. `name` is the argument's name in messages.
     """
-    array = _as_array(obj, "target")
+    array = _as_array(obj, name)
     if isinstance(obj, (list, tuple, int)):
         if array.size == 0:
             return array.astype(np.int64)
-        _refuse_huge_integers(obj, array)
+        _refuse_huge_integers(obj, array, name)
     if array.dtype.kind in "iu":
         native = np.dtype(f"{array.dtype.kind}{array.dtype.itemsize}")
         return array.astype(native, copy=False).view(native)  # the view turns the C type long long into int64
     floating = _native_floating(array)
     if floating is None:
         raise TypeError(
-            f"target must hold class indices (an integer dtype) or class probabilities (floating), {_found(array)}"
+            f"{name} must hold class indices (an integer dtype) or class probabilities (floating), {_found(array)}"
         )
     return floating
 
@@ -88,7 +88,7 @@ def _native_floating(array: Array) -> Array | None:
     return None
 
 
-def _refuse_huge_integers(obj: object, array: Array) -> None:
+def _refuse_huge_integers(obj: object, array: Array, name: str) -> None:
     """IndexError if a list of Python ints does not fit an integer dtype, so that NumPy made objects or floats of it."""
     if array.dtype.kind == "O" or (array.dtype == np.float64 and np.abs(array).max() >= 2.0**63):
         values = np.asarray(obj, dtype=object)
@@ -98,7 +98,7 @@ def _refuse_huge_integers(obj: object, array: Array) -> None:
             return  # not all integers: no class indices at all
         for where, value in huge:
             if not _INT64.min <= value <= _INT64.max:
-                raise IndexError(f"target {value} at position {where} is out of range: it is no class index")
+                raise IndexError(f"{name} {value} at position {where} is out of range: it is no class index")
 
 
 def _found(array: Array) -> str:

@@ -100,21 +100,21 @@ Argument floating(py::handle object, const char* name) {
   return {std::move(array), known};
 }
 
-Argument target(py::handle object) {
+Argument target(py::handle object, const char* name) {
   for (bool first : {true, false}) {
     py::array array;
     if (first) {
       if (!is_plain_array(object)) continue;
       array = py::reinterpret_borrow<py::array>(object);
     } else {
-      array = intake("as_target")(object);
+      array = intake("as_target")(object, name);
     }
     const py::dtype dtype = array.dtype();
     std::optional<DType> known = integer_dtype(dtype);
     if (!known) known = floating_dtype(dtype);
     if (known && is_native(dtype)) return {std::move(array), *known};
   }
-  throw py::type_error("target must hold class indices (integers) or class probabilities (floating)");
+  throw py::type_error(std::string(name) + " must hold class indices (integers) or class probabilities (floating)");
 }
 
 void promote(Argument& a, Argument& b) {
@@ -246,6 +246,34 @@ Axes parse_axes(py::handle axis, int ndim) {
     axes.axis[axes.count++] = value;
   }
   return axes;
+}
+
+Reduction parse_reduction(py::handle reduction) {
+  if (py::isinstance<py::str>(reduction)) {
+    const std::string name = reduction.cast<std::string>();
+    if (name == "mean") return Reduction::mean;
+    if (name == "none") return Reduction::none;
+    if (name == "sum") return Reduction::sum;
+  }
+  raise_value_error("reduction must be 'none', 'mean' or 'sum', not " + py::repr(reduction).cast<std::string>());
+}
+
+double parse_number(py::handle object, const char* name) {
+  const double value = PyFloat_AsDouble(object.ptr());
+  if (value == -1 && PyErr_Occurred()) {
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " must be a number, not " + py::repr(object).cast<std::string>());
+  }
+  return value;
+}
+
+std::int64_t parse_int64(py::handle object, const char* name) {
+  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow) raise_value_error(std::string(name) + " does not fit a 64-bit integer");
+  return value;
 }
 
 void raise_for(const Status& status) {

@@ -15,6 +15,7 @@ using crossent::Array;
 using crossent::Axes;
 using crossent::ConstArray;
 using crossent::DType;
+using crossent::Reduction;
 using crossent::Status;
 
 // An argument as an array that stays alive for the call, with its dtype known.
@@ -29,7 +30,7 @@ struct Argument {
 // An array of one of the four floating dtypes, without a copy where NumPy can view it so. `name` is for messages.
 Argument floating(py::handle object, const char* name);
 // Class indices of an integer dtype, or probabilities of a floating one.
-Argument target(py::handle object);
+Argument target(py::handle object, const char* name = "target");
 // Two arrays of one floating dtype: where they differ, both are promoted.
 void promote(Argument& a, Argument& b);
 
@@ -49,6 +50,9 @@ void check_overlap(const Argument& out, const Argument& input, const char* name)
 
 Axes parse_axes(py::handle axis, int ndim);
 int parse_axis(py::handle axis, int ndim);
+Reduction parse_reduction(py::handle reduction);
+double parse_number(py::handle object, const char* name);
+std::int64_t parse_int64(py::handle object, const char* name);
 
 // Raises the Python exception for a status that is not ok.
 void raise_for(const Status& status);
@@ -67,5 +71,6 @@ class ReleaseGil {
 void bind_arrays(py::module_& m);
 void bind_losses(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_scoring(py::module_& m);
 
 }  // namespace crossent_python

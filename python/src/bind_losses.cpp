@@ -1,6 +1,4 @@
 // Bindings of the losses: view, release the GIL, call.
-#include <string>
-
 #include "arrays.hpp"
 
 namespace crossent_python {
@@ -8,36 +6,7 @@ namespace {
 
 using crossent::LossOptions;
 using crossent::LossResult;
-using crossent::Reduction;
 using crossent::Upstream;
-
-Reduction parse_reduction(py::handle reduction) {
-  if (py::isinstance<py::str>(reduction)) {
-    const std::string name = reduction.cast<std::string>();
-    if (name == "mean") return Reduction::mean;
-    if (name == "none") return Reduction::none;
-    if (name == "sum") return Reduction::sum;
-  }
-  throw py::value_error("reduction must be 'none', 'mean' or 'sum', not " + py::repr(reduction).cast<std::string>());
-}
-
-double parse_number(py::handle object, const char* name) {
-  const double value = PyFloat_AsDouble(object.ptr());
-  if (value == -1 && PyErr_Occurred()) {
-    PyErr_Clear();
-    throw py::type_error(std::string(name) + " must be a number, not " + py::repr(object).cast<std::string>());
-  }
-  return value;
-}
-
-std::int64_t parse_ignore_index(py::handle object) {
-  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
-  if (!index) throw py::error_already_set();
-  int overflow = 0;
-  const long long value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-  if (overflow) throw py::value_error("ignore_index does not fit a 64-bit integer");
-  return value;
-}
 
 // The arguments that all losses share, held alive for the call.
 struct LossArguments {
@@ -54,7 +23,7 @@ struct LossArguments {
       // No data means no weight to the library; an array of no elements is one of a wrong shape.
       if (!options.weight.data) options.weight.data = this;
     }
-    options.ignore_index = parse_ignore_index(ignore_index);
+    options.ignore_index = parse_int64(ignore_index, "ignore_index");
     options.reduction = parse_reduction(reduction);
     const int ndim = static_cast<int>(input.array.ndim());
     options.has_axis = !axis.is_none();

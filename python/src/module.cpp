@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   bind_arrays(m);
   bind_losses(m);
   bind_runtime(m);
+  bind_scoring(m);
 }

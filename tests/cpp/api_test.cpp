@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "crossent/crossent.hpp"
+#include "crossent/scoring.hpp"
 #include "crossent/span.hpp"
 
 namespace {
@@ -104,6 +105,63 @@ void test_errors_are_reported_before_anything_is_written() {
   expect(untouched, "nothing is written where an error is reported");
 }
 
+void test_scores() {
+  const ConstDense logits(kLogits.data(), {5, 3}), target(kTarget.data(), {5});
+  std::vector<double> log_probs(5), max(5), log_sum(5), top_log_probs(10), gradient(15);
+  std::vector<std::int64_t> rank(5), top(10);
+  expect(token_log_probs(logits, target, 1, Dense(log_probs.data(), {5})), "token_log_probs succeeds");
+  double sum = 0;
+  for (double value : log_probs) sum -= value / 5;
+  expect_near(sum, kLoss, "mean of the log-probabilities");
+  LogitStats stats;
+  stats.max = max.data();
+  stats.log_sum = log_sum.data();
+  stats.target_rank = rank.data();
+  stats.top_indices = top.data();
+  stats.top_log_probs = top_log_probs.data();
+  const ConstArray target_view = target;
+  expect(logit_stats(logits, &target_view, 1, 2, stats), "logit_stats of some fields");
+  for (std::size_t i = 0; i < 5; ++i) {
+    expect(max[i] == kLogits[3 * i + static_cast<std::size_t>(top[2 * i])], "the most probable class");
+    expect_near(top_log_probs[2 * i], -log_sum[i], "its log-probability");
+    expect((rank[i] == 0) == (top[2 * i] == kTarget[i]), "rank 0 is the most probable class");
+  }
+  Evaluation evaluation;
+  expect(evaluate(logits, target, 1, -100, {1, 3}, evaluation), "evaluate succeeds");
+  expect_near(evaluation.loss / 5, kLoss, "mean of the exact sum");
+  expect(evaluation.count == 5 && evaluation.hits[1] == 5 && evaluation.hits[0] < 5, "all targets are among three classes");
+  double divergence = kUnwritten;
+  LossResult result;
+  result.loss = &divergence;
+  const Dense out(gradient.data(), {5, 3});
+  expect(kl_divergence_value_and_grad(logits, logits, {}, result, out) && divergence == 0, "none from itself");
+  expect(gradient == std::vector<double>(15), "and no gradient");
+}
+
+void test_errors_of_scores() {
+  std::vector<double> out(15, kUnwritten);
+  const std::vector<std::int64_t> outside = {1, 0, 3, 1, 1};
+  const ConstDense logits(kLogits.data(), {5, 3}), wrong(outside.data(), {5}), narrower(kLogits.data(), {3, 5});
+  const ConstArray wrong_view = wrong;
+  LogitStats stats;
+  stats.max = out.data();
+  Evaluation evaluation;
+  double loss = kUnwritten;
+  LossResult result;
+  expect_error(token_log_probs(logits, wrong, 1, Dense(out.data(), {5})), Code::bad_index, "index 3 at position (2,)",
+               "index outside");
+  expect_error(logit_stats(logits, &wrong_view, 1, 0, stats), Code::bad_index, "position (2,)", "target outside");
+  expect_error(logit_stats(logits, nullptr, 1, 4, stats), Code::bad_value, "top_k", "more classes than there are");
+  expect_error(evaluate(logits, wrong, 1, -100, {1}, evaluation), Code::bad_index, "ignore_index", "target not ignored");
+  expect_error(kl_divergence(logits, logits, {}, result), Code::bad_value, "reduced loss", "no place for the divergence");
+  result.loss = &loss;
+  expect_error(kl_divergence(logits, narrower, {}, result), Code::bad_value, "(3, 5)", "rows of another length");
+  DivergenceOptions each;
+  each.reduction = Reduction::none;
+  expect_error(kl_divergence(logits, logits, each, result), Code::bad_value, "losses", "no place for the divergences");
+  expect(out == std::vector<double>(15, kUnwritten) && loss == kUnwritten, "nothing is written where an error is reported");
+}
+
 void test_in_place_and_views() {
   std::vector<double> apart(15), in_place = kLogits, transposed(15), from_transposed(15);
   const Status first = softmax(ConstDense(kLogits.data(), {5, 3}), 1, Dense(apart.data(), {5, 3}));
@@ -179,6 +237,20 @@ void test_spans() {
   expect(softmax_backward(gradient, out, 3, again) && log_softmax_backward(gradient, log_probs, 3, again), "backward");
   expect(logsumexp(logits, 3, losses), "logsumexp of spans");
   expect_near(losses[0], kLogits[0] - log_probs[0], "logsumexp");
+  expect(token_log_probs(logits, 3, kTarget, losses), "token_log_probs of spans");
+  expect_near(losses[0], log_probs[1], "the log-probability of a class");
+  const std::vector<std::int64_t> every = {0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2};
+  expect(token_log_probs(logits, 3, every, again), "of several classes of each row");
+  expect_near(again[14], log_probs[14], "the last of them");
+  LogitStats stats;
+  stats.entropy = losses.data();
+  expect(logit_stats(logits, 3, 0, stats) && logit_stats(logits, 3, kTarget, 1, stats), "logit_stats of spans");
+  Evaluation evaluation;
+  expect(evaluate(logits, 3, kTarget, -100, {1}, evaluation) && std::fabs(evaluation.loss / 5 - kLoss) < 5e-5, "evaluate");
+  expect(kl_divergence(logits, logits, 3, {}, loss) && loss == 0, "kl_divergence of spans");
+  expect(kl_divergence_value_and_grad(logits, again, 3, {}, losses, gradient).code == Code::bad_value, "no place for a mean");
+  expect_error(token_log_probs(logits, 3, std::vector<int>(7), losses), Code::bad_value, "(7,)", "no whole number of indices");
+  expect_error(token_log_probs(logits, 3, every, losses), Code::bad_value, "15 of index", "too small a result");
   expect_error(softmax(kLogits, 4, out), Code::bad_value, "15 elements", "no whole number of rows");
   expect_error(softmax(kLogits, 0, out), Code::bad_value, "0 classes", "no classes");
   expect_error(cross_entropy(kLogits, 3, kTarget, each, loss), Code::bad_value, "losses", "a number for five losses");
@@ -190,6 +262,8 @@ void test_spans() {
 int main() {
   test_routes_agree();
   test_errors_are_reported_before_anything_is_written();
+  test_scores();
+  test_errors_of_scores();
   test_in_place_and_views();
   test_calls_from_several_threads();
   test_runtime();

@@ -231,7 +231,12 @@ const std::vector<Function>& functions() {
       {"cross_entropy_backward:probabilities", upstream(probabilities(array_function())), call_cross_entropy_backward,
        cross_entropy_gradient, weighted_mixed, weighted_mixed, kNone},
   };
-  return list;
+  static const std::vector<Function> all = [] {
+    std::vector<Function> joined = list;
+    for (const Function& function : scoring_functions()) joined.push_back(function);
+    return joined;
+  }();
+  return all;
 }
 
 }  // namespace crossent_test

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "crossent/crossent.hpp"
+#include "crossent/scoring.hpp"
 #include "inputs.hpp"
 
 namespace crossent_test {
@@ -54,6 +55,7 @@ struct Takes {
   bool target = false, weight = false, upstream = false;
   double smoothing = 0;
   bool gives_out = false, gives_value = false;
+  bool out_in_score_dtype = false;  // `out` is float32 for 16-bit x
 };
 
 struct Function {
@@ -65,5 +67,7 @@ struct Function {
 };
 
 const std::vector<Function>& functions();
+// The part of them in scores.cpp.
+std::vector<Function> scoring_functions();
 
 }  // namespace crossent_test

@@ -132,6 +132,11 @@ const std::vector<Elements>& all_elements() {
   return list;
 }
 
+bool computes(const Function& function, const Elements& elements) {
+  if (function.takes.out_in_score_dtype) return elements.out == loss_dtype(elements.in);
+  return function.takes.gives_out || elements.in == elements.out;
+}
+
 const char* layout_name(Layout layout) {
   const char* names[] = {"rows", "padded rows", "columns"};
   return names[static_cast<int>(layout)];

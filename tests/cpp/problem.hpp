@@ -21,6 +21,9 @@ struct Size {
   std::ptrdiff_t rows, classes;
 };
 
+// Whether the function has such a pair: those without an array output once for each input.
+bool computes(const Function& function, const Elements& elements);
+
 enum class Layout { rows, padded_rows, columns };
 constexpr Layout kLayouts[] = {Layout::rows, Layout::padded_rows, Layout::columns};
 const char* layout_name(Layout layout);

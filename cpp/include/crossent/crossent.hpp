@@ -1,5 +1,7 @@
 // The functions of crossent: softmax, log-softmax, negative log-likelihood and cross-entropy, forward and backward.
 //
+// What is taken from logits without a loss (ranks, the k most probable classes, entropy, divergence) is in scoring.hpp.
+//
 // Arrays are views (types.hpp): pointer, dtype, shape and strides in bytes. dense.hpp makes them of row-major memory, and with
 // C++20 span.hpp adds overloads for std::span, std::vector and the like.
 //

@@ -1,6 +1,6 @@
-// With C++20: the functions of crossent.hpp on contiguous (rows, classes) matrices in std::span, std::vector, std::array and
-// whatever else makes a std::span. What crossent.hpp says holds here; sizes that do not fit are Code::bad_value, too. Without
-// C++20 this header is empty.
+// With C++20: the functions of crossent.hpp and scoring.hpp on contiguous (rows, classes) matrices in std::span, std::vector,
+// std::array and whatever else makes a std::span. What these headers say holds here; sizes that do not fit are Code::bad_value,
+// too. Without C++20 this header is empty.
 #pragma once
 
 #include <version>
@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "crossent/crossent.hpp"
+#include "crossent/scoring.hpp"
 
 namespace crossent {
 
@@ -174,6 +175,56 @@ inline Status cross_entropy_value_and_grad(const ConstSpan& logits, std::ptrdiff
     });
   };
   return detail::with_matrices(classes, call, logits, out);
+}
+
+// `index`: one class a row, or as many for each row as make its size.
+inline Status token_log_probs(const ConstSpan& logits, std::ptrdiff_t classes, const ConstSpan& index, const Span& out) {
+  const auto call = [&](const ConstDense& rows) {
+    const std::ptrdiff_t count = logits.size() / classes, each = count > 0 ? index.size() / count : 0;
+    if (index.size() == count || each * count != index.size()) return token_log_probs(rows, index.vector(), 1, out.vector());
+    if (out.size() != index.size()) {
+      return Status(Code::bad_value, "out has " + std::to_string(out.size()) + " elements for the " +
+                                         std::to_string(index.size()) + " of index");
+    }
+    return token_log_probs(rows, index.matrix(each), 1, out.matrix(each));
+  };
+  return detail::with_matrices(classes, call, logits);
+}
+// The places in `stats` hold an entry a row (top_k entries for the last two); `target` has one class a row.
+inline Status logit_stats(const ConstSpan& logits, std::ptrdiff_t classes, std::int64_t top_k, const LogitStats& stats) {
+  return detail::with_matrices(
+      classes, [&](const ConstDense& rows) { return logit_stats(rows, nullptr, 1, top_k, stats); }, logits);
+}
+inline Status logit_stats(const ConstSpan& logits, std::ptrdiff_t classes, const ConstSpan& target, std::int64_t top_k,
+                          const LogitStats& stats) {
+  const auto call = [&](const ConstDense& rows) {
+    const BasicDense<const void> view = target.vector();
+    const ConstArray array = view;
+    return logit_stats(rows, &array, 1, top_k, stats);
+  };
+  return detail::with_matrices(classes, call, logits);
+}
+inline Status evaluate(const ConstSpan& logits, std::ptrdiff_t classes, const ConstSpan& target, std::int64_t ignore_index,
+                       const std::vector<std::int64_t>& top_k, Evaluation& evaluation) {
+  const auto call = [&](const ConstDense& rows) { return evaluate(rows, target.vector(), 1, ignore_index, top_k, evaluation); };
+  return detail::with_matrices(classes, call, logits);
+}
+// `loss` as in cross_entropy; options.axis plays no part.
+inline Status kl_divergence(const ConstSpan& p_logits, const ConstSpan& q_logits, std::ptrdiff_t classes,
+                            DivergenceOptions options, const detail::Losses& loss) {
+  options.axis = 1;
+  const auto call = [&](const ConstDense& p, const ConstDense& q) {
+    return loss.fill([&](const LossResult& to) { return kl_divergence(p, q, options, to); });
+  };
+  return detail::with_matrices(classes, call, p_logits, q_logits);
+}
+inline Status kl_divergence_value_and_grad(const ConstSpan& p_logits, const ConstSpan& q_logits, std::ptrdiff_t classes,
+                                           DivergenceOptions options, const detail::Losses& loss, const Span& out) {
+  options.axis = 1;
+  const auto call = [&](const ConstDense& p, const ConstDense& q, const Dense& to) {
+    return loss.fill([&](const LossResult& result) { return kl_divergence_value_and_grad(p, q, options, result, to); });
+  };
+  return detail::with_matrices(classes, call, p_logits, q_logits, out);
 }
 
 }  // namespace crossent

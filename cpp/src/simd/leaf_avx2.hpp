@@ -2,6 +2,7 @@
 #pragma once
 
 constexpr int kNativeBytes = 32;
+constexpr bool kHasFma = true;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
@@ -104,3 +105,7 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
   _mm_storeu_ps((float*)p, _mm256_castps256_ps128((__m256)a));
   _mm_storeu_ps((float*)(p + step), _mm256_extractf128_ps((__m256)a, 1));
 }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return (uint32_t)_mm256_movemask_ps((__m256)a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm256_movemask_pd((__m256d)a); }

@@ -2,6 +2,7 @@
 #pragma once
 
 constexpr int kNativeBytes = 64;
+constexpr bool kHasFma = true;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
@@ -110,3 +111,7 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
   _mm_storeu_ps((float*)(p + 2 * step), _mm512_extractf32x4_ps((__m512)a, 2));
   _mm_storeu_ps((float*)(p + 3 * step), _mm512_extractf32x4_ps((__m512)a, 3));
 }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return _mm512_movepi32_mask((__m512i)a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return _mm512_movepi64_mask((__m512i)a); }

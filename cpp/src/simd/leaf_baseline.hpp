@@ -4,10 +4,12 @@
 #pragma once
 
 constexpr int kNativeBytes = 16;
+constexpr bool kHasFma = false;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
 typedef uint32_t NativeBits __attribute__((vector_size(kNativeBytes)));
+typedef uint64_t NativeBits64 __attribute__((vector_size(kNativeBytes)));
 
 CROSSENT_INLINE NativeFloat native_fma(NativeFloat a, NativeFloat b, NativeFloat c) { return a * b + c; }
 CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDouble c) { return a * b + c; }
@@ -102,3 +104,12 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   return a;
 }
 CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+
+// Bit i: the sign of lane i, as comparisons set it.
+#if defined(__SSE2__)
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return (uint32_t)_mm_movemask_ps((__m128)a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm_movemask_pd((__m128d)a); }
+#else
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<NativeBits>(a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<NativeBits64>(a); }
+#endif

@@ -2,6 +2,7 @@
 #pragma once
 
 constexpr int kNativeBytes = 16;
+constexpr bool kHasFma = true;
 
 typedef float NativeFloat __attribute__((vector_size(kNativeBytes)));
 typedef double NativeDouble __attribute__((vector_size(kNativeBytes)));
@@ -76,3 +77,7 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   return a;
 }
 CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+
+// Bit i: the sign of lane i, as comparisons set it.
+CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<uint32x4_t>(a); }
+CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<uint64x2_t>(a); }

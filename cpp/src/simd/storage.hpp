@@ -82,3 +82,12 @@ CROSSENT_INLINE void store_first_by_copy(T* p, ptrdiff_t count, Native a) {
   constexpr ptrdiff_t lanes = sizeof(Native) / sizeof(T);
   if (count > 0) __builtin_memcpy(p, &a, (count < lanes ? count : lanes) * sizeof(T));
 }
+
+// Bit i: the sign of lane i.
+template <class Bits, class Native>
+CROSSENT_INLINE uint32_t lane_signs_by_shifts(Native a) {
+  const Bits bits = bit_cast<Bits>(a);
+  uint32_t signs = 0;
+  for (size_t i = 0; i < sizeof a / sizeof bits[0]; ++i) signs |= (uint32_t)(bits[i] >> (8 * sizeof bits[0] - 1)) << i;
+  return signs;
+}

@@ -131,6 +131,16 @@ CROSSENT_INLINE Vec<T> select(Mask<T> mask, Vec<T> yes, Vec<T> no) {
   return r;
 }
 
+// Bit i: whether lane i is set.
+template <class T>
+CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
+  uint32_t bits = 0;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    bits |= lane_signs((typename Vec<T>::Native)mask.part[i]) << (i * (int)Vec<T>::kNativeLanes);
+  });
+  return bits;
+}
+
 // The larger; `b` where either is NaN.
 template <class T>
 CROSSENT_INLINE Vec<T> max_or_second(Vec<T> a, Vec<T> b) {
@@ -281,6 +291,10 @@ CROSSENT_INLINE Vec<double> widen_folded(Vec<float> a) {
     });
   }
   return r;
+}
+
+CROSSENT_INLINE ptrdiff_t between(ptrdiff_t low, ptrdiff_t value, ptrdiff_t high) {
+  return value < low ? low : value > high ? high : value;
 }
 
 // All lanes brought into one by join(a, b) of parts and then of lanes i and i + L/2, i + L/4, …, i + 1.

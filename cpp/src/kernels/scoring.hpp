@@ -1,0 +1,356 @@
+// Scores of logits as operations of the group loop: what is known of a row after one read, without an array of its size.
+#pragma once
+
+// The maximum and the logarithm of the sum of 8 rows, with the rule for rows that cannot be normalized.
+template <class T>
+CROSSENT_SHARED void write_max_and_log_sum(const Totals& t, const ScoreRun& run, ptrdiff_t first_row, ptrdiff_t count) {
+  const Mask<double> ordered = t.sum == t.sum;
+  const Vec<double> nan = splat((double)__builtin_nan(""));
+  double max[8], log[8];
+  store(max, select(ordered, t.max, nan));
+  store(log, select(t.valid, log_sum<T>(t), select(ordered, zero<double>(), nan)));
+  for (ptrdiff_t i = 0; i < 8 && i < count; ++i) {
+    run.max[first_row + i] = max[i];
+    run.log_sum[first_row + i] = log[i];
+  }
+}
+
+// logsumexp in two parts, so that a log-probability is (x - max) - log_sum without cancellation.
+template <class T>
+struct MaxAndLogSum : FromStatistics<T, false> {
+  using Base = FromStatistics<T, false>;
+  static constexpr bool kOutput = false;
+  const ScoreRun& score;
+
+  CROSSENT_INLINE explicit MaxAndLogSum(const ScoreRun& r) : Base(r), score(r) {}
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
+    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+      write_max_and_log_sum<T>(totals(this->statistics, lane), score, this->first_row + lane, count - lane);
+    }
+  }
+};
+
+// What rounding the product a * b leaves, without FMA too (Dekker); 0 where that overflows.
+CROSSENT_SHARED double exact_product_error(double a, double b) {
+  constexpr double splitter = 0x1p27 + 1;
+  const double a_high = a * splitter - (a * splitter - a), a_low = a - a_high;
+  const double b_high = b * splitter - (b * splitter - b), b_low = b - b_high;
+  const double error = ((a_high * b_high - a * b) + a_high * b_low + a_low * b_high) + a_low * b_low;
+  return error == error ? error : 0;
+}
+CROSSENT_SHARED Pair<double> pair_product(Pair<double> a, Pair<double> b) {
+  return {a.high * b.high, a.low * b.high + a.high * b.low + exact_product_error(a.high, b.high)};
+}
+CROSSENT_SHARED Pair<double> pair_sum(Pair<double> a, Pair<double> b) {
+  const Pair<double> s = two_sum(a.high, b.high);
+  return {s.high, s.low + (a.low + b.low)};
+}
+
+// The exponential of a difference that is known with its rounding error.
+template <class T>
+CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
+  return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
+}
+
+// Brings into the cache what lies where a group of vectors will be read next.
+template <class T>
+CROSSENT_INLINE void prefetch_lines(const T* p) {
+  for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)p + line * kVectorBytes);
+}
+
+// sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
+// m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
+// factor is exact to twice the precision. All sums are biased as the exponentials are.
+template <class T>
+struct MomentSum {
+  T max = -__builtin_inf();
+  double ties = 0;
+  LaneSum<T> lanes[2];
+  Pair<double> former[2] = {{0, 0}, {0, 0}};  // what the lanes do not hold any more
+
+  CROSSENT_INLINE void clear() {
+    lanes[0].clear();
+    lanes[1].clear();
+  }
+  CROSSENT_INLINE Pair<double> total(int which) const { return pair_sum(former[which], lanes[which].total()); }
+
+  CROSSENT_SHARED void grow_to(T block_max) {
+    if (!(block_max > max)) return;
+    if (max > -__builtin_inf()) {
+      const Pair<double> factor = exp_pair((double)max, (double)block_max);
+      const Pair<double> mass = pair_sum(total(0), {ties / kUnbias<T>, 0});
+      const double growth = (double)max - (double)block_max;
+      former[1] =
+          factor.high > 0 ? pair_product(pair_sum(total(1), pair_product(mass, {growth, 0})), factor) : Pair<double>{0, 0};
+      former[0] = pair_product(mass, factor);
+      clear();
+    }
+    max = block_max;
+    ties = 0;
+  }
+
+  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf; for any m.
+  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, Vec<T> origin, Vec<T>& at_max) {
+    const Vec<T> none = zero<T>();
+    const Pair<Vec<T>> d = two_sum(x, none - origin);
+    const Vec<T> e = exp_of(d);
+    const Mask<T> is_max = x == m;
+    at_max = at_max + select(is_max, splat((T)1), none);
+    return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::floor))}};
+  }
+  CROSSENT_SHARED void group_of_any(const T* x, ptrdiff_t n, Terms<T, 2>& result) {
+    const Vec<T> m = splat(max), origin = splat(max > -__builtin_inf() ? max : (T)0);
+    Vec<T> at_max = zero<T>();
+    result = last_group<2, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      return terms(load(x + i, (T)-__builtin_inf()), m, origin, at_max);
+    });
+    ties += sum_of_lanes(at_max);
+  }
+
+  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
+    const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
+    const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_exact;
+    const Exponential<T> exponential(splat(ordinary ? max : (T)0));
+    const auto terms_of = [&](Vec<T> v) CROSSENT_LAMBDA {
+      const Pair<Vec<T>> d = two_sum(max_or_second(exponential.lowest, v), exponential.minus_origin);
+      const Vec<T> e = exp_biased(d);
+      return Terms<T, 2>{{e, e * d.high}};
+    };
+    const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return terms_of(load(x + i, (T)0)); };
+    Vec<T> at_max = none;
+    const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      const Vec<T> v = load(x + i, (T)-__builtin_inf());
+      const Mask<T> is_max = v == m;
+      at_max = at_max + select(is_max, one, none);
+      const Terms<T, 2> terms = terms_of(v);
+      return Terms<T, 2>{{select(is_max, none, terms.term[0]), terms.term[1]}};
+    };
+    LaneSum<T> sums[2] = {lanes[0], lanes[1]};
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      prefetch_lines(x + n + i);
+      const ptrdiff_t end = n - i < kGroupElements<T> ? n : i + kGroupElements<T>;
+      Terms<T, 2> group;
+      if (__builtin_expect(!ordinary, 0)) {
+        group_of_any(x + i, end - i, group);
+      } else if (__builtin_expect(end - i < kGroupElements<T> || maxima.group_holds(i, m), 0)) {
+        group = last_group<2, T>(i, end, term_without_max);
+      } else {
+        group = group_of_four<2, T>(i, term);
+      }
+      for (int k = 0; k < 2; ++k) sums[k].add(group.term[k]);
+    }
+    for (int k = 0; k < 2; ++k) lanes[k] = sums[k];
+    ties += sum_of_lanes(at_max);
+  }
+};
+
+// How many of n contiguous elements are greater than a number.
+template <class T>
+CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t n, T threshold) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  const Vec<T> limit = splat(threshold), one = splat((T)1), none = zero<T>();
+  Vec<T> a = none, b = none;
+  ptrdiff_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+    a = a + select(load(x + i) > limit, one, none);
+    b = b + select(load(x + i + lanes) > limit, one, none);
+  }
+  for (; i < n; i += lanes) {
+    const Vec<T> v = n - i >= lanes ? load(x + i) : load_partial(x + i, n - i, (T)-__builtin_inf());
+    a = a + select(v > limit, one, none);
+  }
+  return (int64_t)sum_of_lanes(a + b);
+}
+
+// The first of n contiguous elements that equals their maximum; n if none does.
+template <class T>
+CROSSENT_SHARED ptrdiff_t find_largest(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
+  const Vec<T> wanted = splat(maxima.largest);
+  ptrdiff_t i = 0;
+  while (i + kGroupElements<T> <= n && !maxima.group_holds(i, wanted)) i += kGroupElements<T>;
+  while (i < n && x[i] != maxima.largest) ++i;
+  return i;
+}
+
+// Everything that logit_stats tells of a row.
+template <class T>
+struct Scores {
+  using Value = T;
+  static constexpr int kInputs = 1;
+  static constexpr bool kOutput = false;
+
+  const ScoreRun& run;
+  const bool skips;
+  ptrdiff_t first_row = 0;
+  GroupStatistics<T> statistics;
+  double moment[kGroupRows<T>];  // sum of exp(x - max) * (x - max), biased
+  int64_t target[kGroupRows<T>];
+  alignas(kVectorBytes) T target_logit[kGroupRows<T>];
+
+  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), skips(r.target != nullptr), statistics{} {}
+  CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !run.target || target[lane] >= 0; }
+
+  CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
+    first_row = first;
+    for (ptrdiff_t lane = 0; lane < kGroupRows<T>; ++lane) {
+      target[lane] = run.target && lane < count ? run.target[first + lane] : -1;
+      target_logit[lane] = 0;
+      moment[lane] = 0;
+      for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) top(lane)[i] = kNoEntry;
+      if (target[lane] < 0) continue;
+      const char* row = run.input.data + (first + lane) * run.input.row_stride;
+      target_logit[lane] = element_to_compute<T>(run.input.type, row + target[lane] * run.input.class_stride);
+    }
+  }
+
+  CROSSENT_INLINE TopEntry* top(ptrdiff_t lane) const { return run.top + (first_row + lane) * run.top_k; }
+
+  // A row while it is read block by block.
+  struct Reading {
+    MomentSum<T> sums;
+    BlockMaxima<T> maxima;
+    int64_t argmax = 0, rank = 0;
+  };
+  CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
+    row.maxima.find(x, n);
+    const T largest = row.maxima.largest;
+    if (largest > row.sums.max) row.argmax = first + find_largest(x, n, row.maxima);
+    row.sums.grow_to(largest);
+    row.sums.add_block(x, n, row.maxima);
+    if (run.top_k > 0 && largest > least<T>(top(lane), run.top_k)) {
+      collect_top(x, n, first, row.maxima, top(lane), run.top_k);
+    }
+    if (target[lane] >= 0 && !(largest < target_logit[lane])) row.rank += rank_in_block(lane, x, first, n);
+  }
+  CROSSENT_SHARED void end_row(const Reading& row, ptrdiff_t lane) {
+    const Pair<double> sum = row.sums.total(0), moments = row.sums.total(1);
+    statistics.max[lane] = row.sums.max;
+    statistics.ties[lane] = row.sums.ties;
+    statistics.sum[lane] = sum.high;
+    statistics.sum_low[lane] = sum.low;
+    moment[lane] = moments.high + moments.low;
+    run.argmax[first_row + lane] = row.argmax;
+    if (run.rank) run.rank[first_row + lane] = row.rank;
+  }
+
+  // The classes of a block that outrank the target: the greater ones, and before the target those that equal it.
+  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
+    const T logit = target_logit[lane];
+    const ptrdiff_t before = target[lane] <= first ? 0 : target[lane] - first < n ? target[lane] - first : n;
+    int64_t count = 0;
+    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x, before, next_below(logit));
+    if (before < n) count += count_greater(x + before, n - before, logit);
+    return count;
+  }
+
+  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T*) {
+    Reading row;
+    row.sums.clear();
+    for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
+      const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+      read_block(row, lane, x.block(first, n), first, n);
+    }
+    end_row(row, lane);
+    const auto at = [&](ptrdiff_t i)
+                        CROSSENT_LAMBDA { return (double)element_to_compute<T>(x.type, x.data + i * element_size(x.type)); };
+    settle(lane, classes, at);
+  }
+
+  CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
+    tile_maxima(tiles, statistics.max);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles.logits + t * tiles.size, tiles.lane(t), tiles.classes);
+  }
+  // The rows of one tile, from `lane` of the group on.
+  CROSSENT_SHARED void score_tile(const T* tile, ptrdiff_t lane, ptrdiff_t classes) {
+    const Vec<T> none = zero<T>(), lowest = splat((T)-__builtin_inf());
+    const Vec<T> m = load(statistics.max + lane), origin = select(m > lowest, m, none);
+    Vec<T> at_max = none;
+    TileSum<T> sums[2];
+    sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
+    });
+    double low[kTileRows<T>];
+    store_as_double(statistics.ties + lane, at_max);
+    sums[0].write(statistics.sum + lane, statistics.sum_low + lane);
+    sums[1].write(moment + lane, low);
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) moment[lane + r] += low[r];
+    tile_indices(tile, lane, classes);
+    if (run.top_k > 0) tile_top(tile, lane, classes);
+    for (ptrdiff_t r = 0; r < kTileRows<T> && first_row + lane + r < run.rows; ++r) {
+      settle(lane + r, classes, [&](ptrdiff_t i) CROSSENT_LAMBDA { return (double)tile[i * kTileRows<T> + r]; });
+    }
+  }
+  CROSSENT_INLINE void tile_indices(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
+    const Vec<T> none = zero<T>(), one = splat((T)1), m = load(statistics.max + lane);
+    T wanted_lanes[kTileRows<T>], argmax_lanes[kTileRows<T>], rank_lanes[kTileRows<T>];
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) wanted_lanes[r] = (T)target[lane + r];
+    const Vec<T> logit = load(target_logit + lane), wanted = load(wanted_lanes);
+    Vec<T> argmax = none, rank = none;
+    for (ptrdiff_t c = classes - 1; c >= 0; --c) {
+      const Vec<T> v = load(tile + c * kTileRows<T>), index = splat((T)c);
+      argmax = select(v == m, index, argmax);
+      rank = rank + select(v > logit, one, select((v == logit) & (index < wanted), one, none));
+    }
+    store(argmax_lanes, argmax);
+    store(rank_lanes, rank);
+    for (ptrdiff_t r = 0; r < kTileRows<T> && first_row + lane + r < run.rows; ++r) {
+      run.argmax[first_row + lane + r] = (int64_t)argmax_lanes[r];
+      if (run.rank) run.rank[first_row + lane + r] = (int64_t)rank_lanes[r];
+    }
+  }
+
+  CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
+    const ptrdiff_t left = run.rows - first_row - lane, count = left < kTileRows<T> ? left : kTileRows<T>, k = run.top_k;
+    if (k <= kSmallTop) {
+      T value[kSmallTop][kTileRows<T>], index[kSmallTop][kTileRows<T>];
+      tile_small_top(tile, classes, k, value, index);
+      for (ptrdiff_t r = 0; r < count; ++r) {
+        for (ptrdiff_t j = 0; j < k && index[j][r] >= 0; ++j) top(lane + r)[j] = {value[j][r], (int64_t)index[j][r]};
+      }
+      return;
+    }
+    for (ptrdiff_t r = 0; r < count; ++r) {
+      for (ptrdiff_t c = 0; c < classes; ++c) {
+        const T v = tile[c * kTileRows<T> + r];
+        if (v > least<T>(top(lane + r), k)) push(top(lane + r), k, {v, c});
+      }
+    }
+  }
+
+  // What the vector loops leave out: -inf among the k largest, and rows with NaN, which counts as the largest of all.
+  template <class At>
+  CROSSENT_SHARED void settle(ptrdiff_t lane, ptrdiff_t classes, At at) const {
+    if (!(statistics.sum[lane] == statistics.sum[lane])) {
+      settle_nan(lane, classes, at);
+    } else if (run.top_k > 0) {
+      complete_top(classes, top(lane), run.top_k, at);
+    }
+    sort_top(top(lane), run.top_k);
+  }
+  template <class At>
+  CROSSENT_INLINE void settle_nan(ptrdiff_t lane, ptrdiff_t classes, At at) const {
+    TopEntry largest = kNoEntry;
+    const TopEntry wanted = {target_logit[lane], target[lane]};
+    int64_t rank = 0;
+    for (ptrdiff_t i = 0; i < run.top_k; ++i) top(lane)[i] = kNoEntry;
+    for (ptrdiff_t i = 0; i < classes; ++i) {
+      const TopEntry entry = {at(i), i};
+      if (outranks(entry, largest)) largest = entry;
+      rank += outranks(entry, wanted);
+      if (run.top_k > 0) push(top(lane), run.top_k, entry);
+    }
+    run.argmax[first_row + lane] = largest.index;
+    if (run.rank) run.rank[first_row + lane] = rank;
+  }
+
+  CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
+    for (ptrdiff_t lane = 0; lane < count; lane += 8) {
+      const Totals t = totals(statistics, lane);
+      write_max_and_log_sum<T>(t, run, first_row + lane, count - lane);
+      double entropy[8];
+      const Vec<double> mean_distance = load(moment + lane) * splat(kUnbias<T>) * inverse_sum<T>(t).high;
+      store(entropy, select(t.valid, log_sum<T>(t) - mean_distance, splat((double)__builtin_nan(""))));
+      for (ptrdiff_t i = 0; i < 8 && lane + i < count; ++i) run.entropy[first_row + lane + i] = entropy[i];
+    }
+  }
+};

@@ -8,9 +8,9 @@ from pathlib import Path
 
 MEGABYTE = 1_000_000
 LIMIT = 2 * MEGABYTE
+LIBRARIES = ("crossent/lib/libcrossent.so", "crossent/lib/libcrossent.dylib", "crossent/crossent.dll")
 NEEDED_IN_WHEEL = [
     "_core.",
-    "/lib/libcrossent.so",
     "crossentConfig.cmake",
     "crossent.pc",
     "crossent.hpp",
@@ -25,15 +25,15 @@ NEEDED_IN_SDIST = [
     "cpp/src/kernels.cpp",
     "tests/conftest.py",
 ]
-UNWANTED = (".o", ".pyc", ".log", ".cpp")
+UNWANTED = (".a", ".o", ".pyc", ".log", ".cpp")
 
 
 def part_of(name: str) -> str:
     path = Path(name)
-    if path.suffix in (".so", ".pyd", ".a"):
-        return path.name.split(".")[0] + path.suffix
-    if ".libs/" in name:
+    if ".libs/" in name or ".dylibs/" in name:
         return "vendored libraries"
+    if path.suffix in (".so", ".dylib", ".pyd", ".dll"):
+        return path.name.split(".")[0] + path.suffix
     return "headers, CMake and pkg-config" if "/include/" in name or "/lib/" in name else "Python and metadata"
 
 
@@ -49,6 +49,8 @@ def check_wheel(path: Path) -> list[str]:
     for part, compressed in packed.most_common():
         print(f"  {compressed / MEGABYTE:6.3f} MB  ({unpacked[part] / MEGABYTE:6.3f} unpacked)  {part}")
     wrong = [f"{path.name} lacks {needed}" for needed in NEEDED_IN_WHEEL if not any(needed in name for name in names)]
+    if sum(name in LIBRARIES for name in names) != 1:
+        wrong.append(f"{path.name} has not exactly one of {', '.join(LIBRARIES)}")
     wrong += [f"{path.name} has {name}" for name in names if name.endswith(UNWANTED)]
     if size >= LIMIT:
         wrong.append(f"{path.name} has {size / MEGABYTE:.2f} MB, which is not under {LIMIT / MEGABYTE:.0f} MB")

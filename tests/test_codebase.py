@@ -46,7 +46,7 @@ RUNTIME = ["get_num_threads", "set_num_threads", "simd_target", "simd_targets", 
 needs_nm = pytest.mark.skipif(
     sys.platform == "win32" or not (shutil.which("nm") and shutil.which("objdump")), reason="needs nm and objdump"
 )
-DYNAMIC = [] if sys.platform == "darwin" else ["-D"]
+DYNAMIC = ["-g"] if sys.platform == "darwin" else ["-D"]
 
 
 def shared_library():

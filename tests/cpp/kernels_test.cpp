@@ -4,7 +4,7 @@
 //   kernels_test                  tests every instruction set of the machine
 //   kernels_test --simd NAME      that one alone
 //   kernels_test --no-guards      without guard pages
-//   kernels_test --hashes         prints `function dtype hash` for fixed inputs; sets with FMA must print the same lines
+//   kernels_test --hashes         prints `function dtype hash` for fixed inputs: the lines of hashes/fma.txt or baseline.txt
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>

@@ -10,7 +10,7 @@ struct Backward {
   double sum[kGroupRows<T>], sum_low[kGroupRows<T>];
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit Backward(const Run&) : sum{}, sum_low{} {}
+  CROSSENT_INLINE explicit Backward(const Run& run) { clear_rows<T>(run.rows, sum, sum_low); }
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }

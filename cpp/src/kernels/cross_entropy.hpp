@@ -22,19 +22,22 @@ struct CrossEntropyTerms {
   const double *target_weight = nullptr, *gradient_scale = nullptr;
   // Of the target class, or 0: its logit, and its share as one of all classes (smoothing / C * weight), which is what a(target)
   // has beside target_weight.
-  alignas(kVectorBytes) T target_logit[kGroupRows<T>] = {};
-  double target_share[kGroupRows<T>] = {};
+  alignas(kVectorBytes) T target_logit[kGroupRows<T>];
+  double target_share[kGroupRows<T>];
   // sum_c a(c) * (m - x(c)) and sum_c a(c), without target_weight
-  double distance[kGroupRows<T>] = {}, distance_low[kGroupRows<T>] = {};
-  double weight_sum[kGroupRows<T>] = {}, weight_sum_low[kGroupRows<T>] = {};
+  double distance[kGroupRows<T>], distance_low[kGroupRows<T>];
+  double weight_sum[kGroupRows<T>], weight_sum_low[kGroupRows<T>];
   Scale<T> scale;
   alignas(kVectorBytes) T upstream[kGroupRows<T>], upstream_low[kGroupRows<T>];  // gradient_scale, for the class terms
   // Probabilities: A as a pair, A * rest / (1 + rest), and the exponential above which a class is the confident one.
   alignas(kVectorBytes) T total_high[kGroupRows<T>], total_low[kGroupRows<T>], others[kGroupRows<T>], confident[kGroupRows<T>];
-  T target_class[kGroupRows<T>] = {};  // the target's number
+  T target_class[kGroupRows<T>];  // the target's number
   T target_gradient[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {}
+  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {
+    clear_rows<T>(r.rows, target_logit, target_share, target_class);
+    if constexpr (kClassTerms) clear_rows<T>(r.rows, distance, distance_low, weight_sum, weight_sum_low);
+  }
 
   CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !kIndex || !run.skips || target[lane] >= 0; }
 

@@ -164,7 +164,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   using T = typename Op::Value;
   const bool reads_columns = is_columns<T>(run.input, run.classes);
   const bool columns = reads_columns || (Op::kOutput && is_columns<T>(run.output, run.classes));
-  const ptrdiff_t most = tiles_per_group(run.classes, columns);
+  const ptrdiff_t most = between(1, (run.rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
   TileBuffers<T> buffers(run, most);
   ptrdiff_t count = group_rows<Op>(run, 0, most * kTileRows<T>);
   ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima);

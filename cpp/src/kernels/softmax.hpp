@@ -15,7 +15,7 @@ struct FromStatistics {
   ptrdiff_t first_row = 0;
   GroupStatistics<T> statistics;
 
-  CROSSENT_INLINE explicit FromStatistics(const Run& r) : run(r), statistics{} {}
+  CROSSENT_INLINE explicit FromStatistics(const Run& r) : run(r) { statistics.clear(r.rows); }
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }

@@ -8,6 +8,14 @@ constexpr double kGrowthLimit = 40;
 template <class T>
 constexpr ptrdiff_t kGroupRows = 8 * kTileRows<T>;
 
+// Clears the entries of as many rows of a group as a run has: those that no row fills must not be slow to compute with.
+template <class T, class... Numbers>
+CROSSENT_INLINE void clear_rows(ptrdiff_t rows, Numbers*... arrays) {
+  // A few stores for the few rows of a small call: compilers make slow `rep stos` of the loop.
+  if (rows <= kTileRows<T>) return (fill(arrays, kTileRows<T>, (Numbers)0), ...);
+  (fill(arrays, kGroupRows<T>, (Numbers)0), ...);
+}
+
 // One entry for each row of a group. The maximum stays out of the sum, so that the sum of a confident row keeps its bits:
 // sum of exp(x - max) = ties + (sum + sum_low) * 2**-bias.
 template <class T>
@@ -18,6 +26,8 @@ struct alignas(kVectorBytes) GroupStatistics {
   // The exponentials that were kept are those of x - reference; exp(reference - max), as a pair, makes up for it.
   double shift[kGroupRows<T>], shift_low[kGroupRows<T>];
   bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
+
+  CROSSENT_INLINE void clear(ptrdiff_t rows) { clear_rows<T>(rows, max, ties, sum, sum_low, shift, shift_low); }
 };
 
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.

@@ -201,7 +201,9 @@ def samples(logits, target, weight=None, ignore_index=-100, axis=None, label_smo
 def reduce_losses(losses, batch, reduction):
     if reduction == "none":
         return batch.rows.restore_reduced(losses)
-    return losses.sum() / (batch.divisor if reduction == "mean" else WIDE(1))
+    if reduction == "sum":
+        return losses.sum()
+    return losses.sum() / batch.divisor if batch.divisor != 0 else WIDE(np.nan)  # also where smoothing leaves a loss
 
 
 @quiet

@@ -5,7 +5,11 @@
 //   loss = sum_c a(c) * -log p(c) = sum_c a(c) * (m - x(c)) + A * L        all terms non-negative: nothing cancels
 //   gradient(c) = A * p(c) - a(c)
 // Where p(c) is near 1, A * p(c) - a(c) is taken as (A - a(c)) - A * rest / (1 + rest), so that a confident row's gradient
-// keeps its relative accuracy. How a(c) comes about is the policy TargetKind; it costs nothing where there are only class
+// keeps its relative accuracy. Largest errors in ULP on the rows of tests/families.py, float32 and float64, and without FMA:
+//   loss 1.05 and 0.99 (1.05 and 1.12), with smoothing, weights or probabilities 1.8 and 1.5 (1.8 and 2.0);
+//   gradient at a class index 0.86 and 1.64, elsewhere that of softmax; with smoothing, weights or probabilities, of the larger
+//   of A * p(c) and a(c), 2.6 and 2.6 (3.1 and 3.9).
+// How a(c) comes about is the policy TargetKind; it costs nothing where there are only class
 // indices.
 #pragma once
 

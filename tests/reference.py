@@ -98,8 +98,9 @@ def logsumexp_rows(rows):
 
 @quiet
 def cross_entropy_rows(rows, q):
-    """-sum(q log p); a class whose q is 0 contributes 0, also where its log-probability is -inf."""
-    return -np.where(q == 0, WIDE(0), q * log_softmax_rows(rows)).sum(axis=1)
+    """-sum(q log p); a class whose q is 0 contributes 0, also where its log-probability is -inf; NaN where that is NaN."""
+    log_p = log_softmax_rows(rows)
+    return -np.where((q == 0) & ~np.isnan(log_p), WIDE(0), q * log_p).sum(axis=1)
 
 
 @quiet

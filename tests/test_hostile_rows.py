@@ -123,8 +123,9 @@ def assert_losses(x, target, options, note):
     assert_ulps(losses, reference.cross_entropy(x, target, **options), limit("loss", dtype), note=f"loss {note}")
     exact, scale = reference.cross_entropy_backward(np.ones(len(x)), x, target, **options)
     # A weighted class's share of the target is rounded up to three times, and so is the sum that probabilities are multiplied by
-    # where one class has nearly all of it: 3.07 ULP of float32 were found, on rows that are not among the families.
-    weighted = 0.5 if "weight" in options else 0
+    # where one class has nearly all of it: 3.07 ULP of float32 were found, 4.82 of float64 without FMA, on rows that are not among
+    # the families.
+    weighted = 0 if "weight" not in options else 1 if crossent.simd_target() == "baseline" else 0.5
     assert_ulps(gradient, exact, limit("mixed gradient", dtype) + weighted, scale, f"gradient {note}")
     if is_narrow(dtype):
         wide = np.empty(x.shape, FLOAT32)

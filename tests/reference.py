@@ -98,8 +98,9 @@ def logsumexp_rows(rows):
 
 @quiet
 def cross_entropy_rows(rows, q):
-    """-sum(q log p); a class whose q is 0 contributes 0, also where its log-probability is -inf."""
-    return -np.where(q == 0, WIDE(0), q * log_softmax_rows(rows)).sum(axis=1)
+    """-sum(q log p); a class whose q is 0 contributes 0, also where its log-probability is -inf; NaN where that is NaN."""
+    log_p = log_softmax_rows(rows)
+    return -np.where((q == 0) & ~np.isnan(log_p), WIDE(0), q * log_p).sum(axis=1)
 
 
 @quiet
@@ -201,7 +202,9 @@ def samples(logits, target, weight=None, ignore_index=-100, axis=None, label_smo
 def reduce_losses(losses, batch, reduction):
     if reduction == "none":
         return batch.rows.restore_reduced(losses)
-    return losses.sum() / (batch.divisor if reduction == "mean" else WIDE(1))
+    if reduction == "sum":
+        return losses.sum()
+    return losses.sum() / batch.divisor if batch.divisor != 0 else WIDE(np.nan)  # also where smoothing leaves a loss
 
 
 @quiet

@@ -22,6 +22,7 @@ from families import (
 from helpers import (
     FLOAT32,
     FLOAT64,
+    accumulator,
     assert_same_bits,
     assert_ulps,
     is_narrow,
@@ -212,19 +213,67 @@ def test_one_large_and_many_tiny_or_only_equal_terms(place, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["last", "first", "all"])
+@pytest.mark.parametrize("place", ARRANGEMENTS)
 def test_sums_of_2_to_the_25_classes(place, dtype):
     assert_large_row(2**25, dtype, *ARRANGEMENTS[place])
 
 
+def assert_columns(classes, dtype):
+    """Two rows that lie side by side: one large and many tiny terms, and equal logits."""
+    gap = TINY[dtype.name]
+    x = np.zeros((classes, 2), dtype)
+    x[1:, 1] = gap
+    power, rest = np.exp(np.longdouble(gap)), np.array([classes - 1, (classes - 1) * np.exp(np.longdouble(gap))])
+    exact = np.log1p(rest)
+    assert_ulps(crossent.logsumexp(x, axis=0), exact, limit("logsumexp", dtype))
+    both = 2 * [limit("softmax", dtype)]
+    p = crossent.softmax(x, axis=0)
+    for column, own in ((0, 1), (1, power)):
+        assert_first_and_rest(p[:, column], 1 / (1 + rest[column]), own / (1 + rest[column]), both, f"column {column}")
+    log_p = crossent.log_softmax(x, axis=0)
+    for column, distance in ((0, 0), (1, gap)):
+        both = 2 * [limit("log_softmax", dtype)]
+        assert_first_and_rest(log_p[:, column], -exact[column], distance - exact[column], both, f"column {column}")
+    losses, gradient = crossent.cross_entropy_value_and_grad(x, [0, 0], axis=0, reduction="none")
+    assert_ulps(losses, exact, limit("loss", dtype))
+    ulps = limit("gradient at target", dtype), limit("gradient off target", dtype)
+    for column, own in ((0, 1), (1, power)):
+        at_target = -rest[column] / (1 + rest[column])
+        assert_first_and_rest(gradient[:, column], at_target, own / (1 + rest[column]), ulps, f"column {column}")
+
+
+def test_columns_of_many_classes(dtype):
+    for classes in (1000, 2**18):
+        assert_columns(classes, dtype)
+
+
 @pytest.mark.slow
 def test_columns_of_2_to_the_25_classes(dtype):
-    """Two rows that lie side by side, one of them of equal logits."""
-    x = np.zeros((2**25, 2), dtype)
-    x[1:, 1] = TINY[dtype.name]
-    exact = [25 * np.log(np.longdouble(2)), np.log1p((2**25 - 1) * np.exp(np.longdouble(TINY[dtype.name])))]
-    assert_ulps(crossent.logsumexp(x, axis=0), exact, limit("logsumexp", dtype))
-    assert (crossent.softmax(x, axis=0)[:, 0] == dtype.type(2.0**-25)).all()
+    assert_columns(2**25, dtype)
+
+
+def assert_mixed_large_rows(classes, dtype):
+    """Equal logits, smoothed and with uniform probabilities: each class has the same share and probability."""
+    x, uniform = np.zeros((1, classes), dtype), np.full((1, classes), 1 / classes, accumulator(dtype))
+    share = widen(uniform[0, 0])
+    for target, smoothing, total in (([7], 1.0, np.longdouble(1)), (uniform, 0.0, classes * share)):
+        options = {"label_smoothing": smoothing, "reduction": "none"}
+        losses, gradient = crossent.cross_entropy_value_and_grad(x, target, **options)
+        assert_ulps(
+            losses, [total * np.log(np.longdouble(classes))], limit("loss", dtype), note=f"smoothing {smoothing}"
+        )
+        extremes = np.array([gradient.min(), gradient.max()])
+        assert_ulps(extremes, 2 * [total / classes - share], limit("mixed gradient", dtype), [share] * 2)
+
+
+def test_mixed_losses_of_many_classes(dtype):
+    for classes in (1000, 2**18):
+        assert_mixed_large_rows(classes, dtype)
+
+
+@pytest.mark.slow
+def test_mixed_losses_of_2_to_the_25_classes(dtype):
+    assert_mixed_large_rows(2**25, dtype)
 
 
 def test_equal_16_bit_logits(narrow_dtype):

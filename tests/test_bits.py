@@ -81,7 +81,9 @@ def results_of(classes, dtype):
         "indices": (labels, {}),
         "weighted indices": (labels, {"weight": weight}),
         "smoothed indices": (labels, {"weight": weight, "label_smoothing": 0.125}),
+        "smoothed unweighted indices": (labels, {"label_smoothing": 0.125}),
         "probabilities": (q, {}),
+        "smoothed probabilities": (q, {"label_smoothing": 0.125}),
         "weighted probabilities": (q, {"weight": weight, "label_smoothing": 0.125}),
     }
     for name, (target, options) in targets.items():

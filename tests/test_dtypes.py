@@ -7,7 +7,7 @@ import crossent
 import numpy as np
 import pytest
 import reference
-from cases import target_probabilities
+from cases import assert_index_gradient, target_probabilities
 from helpers import (
     FLOAT16,
     FLOAT32,
@@ -225,15 +225,22 @@ def test_every_16_bit_number_beside_another_class(other, narrow_dtype):
     assert_ulps(crossent.logsumexp(rows), reference.logsumexp(rows), limit("logsumexp", FLOAT32), scale)
 
 
+@pytest.mark.parametrize("other", [0.0, 1.0, -3.5, 100.0])
 @pytest.mark.parametrize("label", [0, 1])
-def test_every_16_bit_number_in_a_loss(label, narrow_dtype):
-    rows = np.zeros((65536, 2), narrow_dtype)
+def test_every_16_bit_number_in_a_loss(label, other, narrow_dtype):
+    rows = np.full((65536, 2), other, narrow_dtype)
     rows[:, 0] = np.arange(65536, dtype=np.uint16).view(narrow_dtype)
     target = np.full(65536, label)
     losses, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
     assert_ulps(losses, reference.cross_entropy(rows, target, reduction="none"), limit("loss", narrow_dtype))
     expected, _ = reference.cross_entropy_backward(np.ones(65536), rows, target, reduction="none")
     assert_ulps(gradient, expected, 0)
+    for x in (rows.copy(), np.array(rows, order="F")):
+        crossent.cross_entropy_value_and_grad(x, target, reduction="none", out=x)
+        assert_ulps(x, expected, 0, note="in place")
+    wide = np.zeros(rows.shape, FLOAT32)
+    crossent.cross_entropy_value_and_grad(rows, target, reduction="none", out=wide)
+    assert_index_gradient(wide, expected, target, "unrounded")
     finite = np.isfinite(widen(rows[:, 0]))
     mean = reference.cross_entropy(rows[finite], target[finite])
     assert_ulps(crossent.cross_entropy(rows[finite], target[finite]), mean, limit("reduced loss", FLOAT32))

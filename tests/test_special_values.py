@@ -5,11 +5,23 @@ import numpy as np
 import pytest
 import reference
 from cases import assert_index_gradient
-from helpers import FLOAT32, FORMATS, accumulator, assert_same_bits, assert_ulps, available_dtypes, limit, normal, widen
+from helpers import (
+    FLOAT32,
+    FORMATS,
+    accumulator,
+    assert_same_bits,
+    assert_ulps,
+    available_dtypes,
+    limit,
+    normal,
+    round_to,
+    widen,
+)
 
 pytestmark = pytest.mark.usefixtures("simd")
 
 INF, NAN = np.inf, np.nan
+LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": 3.4028234e38, "float64": 1.7976931348623157e308}
 SIZES = [1, 2, 3, 7, 8, 16, 17, 33, 100]  # a special value must be seen in every part of a vector loop
 ROW_FUNCTIONS = ["softmax", "log_softmax"]
 
@@ -212,6 +224,55 @@ def test_huge_ranges_do_not_overflow(wider_dtype):
     assert_ulps(
         losses, reference.cross_entropy(rows, np.array([0, 0, 1, 1]), reduction="none"), limit("loss", wider_dtype)
     )
+
+
+@pytest.mark.parametrize("axis", [1, 0])
+@pytest.mark.parametrize("classes", [2, 3, 16, 37, 300, 5000])
+def test_mixed_losses_of_huge_ranges_do_not_overflow(classes, axis, dtype):
+    """Where the distance of two logits is beyond the dtype, but not its product with the class's share."""
+    largest = float(np.asarray(LARGEST[dtype.name]).astype(dtype))
+    x = largest * np.random.default_rng(classes).uniform(-1, 1, (5, classes))
+    x[0], x[0, 0] = -largest, largest
+    x[1], x[1, -1] = -largest, largest  # the maximum comes late
+    x[2], x[2, classes // 2] = 0, largest
+    x[3] = np.sort(x[3])
+    rows, weight = round_to(x, dtype), np.full(classes, 0.25, accumulator(dtype))
+    q = np.full(rows.shape, 1 / classes, accumulator(dtype))
+    laid_out = rows if axis == 1 else np.ascontiguousarray(rows.T).T
+    target = np.full(5, classes // 2)
+    for of, options in (
+        (target, {"label_smoothing": 0.25}),
+        (target, {"label_smoothing": 1.0, "weight": weight}),
+        (q, {"weight": weight}),
+        (q * q.dtype.type(0.25), {}),
+        (target, {"weight": weight}),
+    ):
+        options = {**options, "reduction": "none"}
+        losses, gradient = crossent.cross_entropy_value_and_grad(laid_out, of, **options)
+        exact = reference.cross_entropy(rows, of, **options)
+        assert_ulps(losses, exact, limit("loss", dtype), note=str(options))
+        expected, scale = reference.cross_entropy_backward(np.ones(5), rows, of, **options)
+        assert_ulps(gradient, expected, limit("mixed gradient", dtype), scale, str(options))
+
+
+def test_a_negative_probability_of_an_impossible_class(dtype):
+    """No distribution, but the formula's result, as where the class is possible: -(q log p) with q < 0 is -inf."""
+    for classes in (3, 250):
+        row = np.zeros(classes, dtype)
+        row[1] = -INF
+        q = np.full(classes, 0.5, dtype)
+        q[1] = -0.25
+        assert crossent.cross_entropy(row, q) == -INF
+
+
+def test_without_a_weight_to_divide_by_the_mean_is_nan(dtype):
+    """Smoothing gives the sample a loss all the same, as the sum shows."""
+    x, weight = normal((1, 3), dtype), np.array([1, 0, 2], FLOAT32)
+    loss, gradient = crossent.cross_entropy_value_and_grad(x, [1], weight=weight, label_smoothing=0.1)
+    assert np.isnan(loss)
+    assert not gradient.any()
+    assert np.isnan(crossent.nll_loss(x, [1], weight=weight))
+    assert crossent.cross_entropy(x, [1], weight=weight, label_smoothing=0.1, reduction="sum") > 0
 
 
 def test_float16_reductions_do_not_overflow(narrow_dtype):

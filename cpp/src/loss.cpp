@@ -207,7 +207,9 @@ double LossProblem::gradient_factor(double upstream) const {
 }
 
 double LossProblem::reduce(const ExactSum& sum) const {
-  return options_->reduction == Reduction::mean ? sum.value() / divisor_ : sum.value();
+  if (options_->reduction == Reduction::sum) return sum.value();
+  // Smoothing gives samples of weight 0 a loss: without a weight left to divide by, the mean is NaN all the same.
+  return divisor_ == 0 ? static_cast<double>(__builtin_nan("")) : sum.value() / divisor_;
 }
 
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {

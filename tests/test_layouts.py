@@ -261,3 +261,25 @@ def test_more_rows_than_any_block(classes, dtype):
     for name, result in results.items():
         for first in (0, 50, len(x) - 50):
             assert_same_bits(result[first : first + 50], expected[name], f"{name} {classes}")
+
+
+# 21 classes of 111232 rows are written past the caches where a class's elements begin and end with cache lines; 111235 are not.
+@pytest.mark.parametrize("columns", [111232, 111235, 300])
+@pytest.mark.parametrize("offset", [0, 4, 16, 64])
+def test_many_columns_have_the_bits_of_rows(columns, offset):
+    """The class axis first, arrays at any place in a cache line: in a new array, in `out` and in place."""
+    x = normal((21, columns), np.float32)
+    rows, target = np.ascontiguousarray(x.T), np.arange(columns) % 21
+    loss, gradient = loss_and_gradient(rows, target)
+    expected = {name: np.ascontiguousarray(getattr(crossent, name)(rows).T) for name in FUNCTIONS}
+    raw = np.zeros(x.nbytes + 256, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    placed = raw[start : start + x.nbytes].view(np.float32).reshape(x.shape)
+    placed[...] = x
+    for name in FUNCTIONS:
+        assert_same_bits(getattr(crossent, name)(placed, 0), expected[name], name)
+    out = np.full_like(x, np.nan)
+    losses, _ = loss_and_gradient(placed.T, target, out=out.T)
+    assert_same_bits(losses, loss)
+    assert_same_bits(np.ascontiguousarray(out.T), gradient)
+    assert_same_bits(crossent.softmax(placed, 0, out=placed), expected["softmax"], "in place")

@@ -31,6 +31,7 @@ struct CrossEntropyTerms {
   alignas(kVectorBytes) T upstream[kGroupRows<T>], upstream_low[kGroupRows<T>];  // gradient_scale, for the class terms
   // Probabilities: A as a pair, A * rest / (1 + rest), and the exponential above which a class is the confident one.
   alignas(kVectorBytes) T total_high[kGroupRows<T>], total_low[kGroupRows<T>], others[kGroupRows<T>], confident[kGroupRows<T>];
+  T target_class[kGroupRows<T>] = {};  // the target's number
   T target_gradient[kGroupRows<T>];
 
   CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {}
@@ -197,6 +198,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     for (ptrdiff_t row = 0; kIndex && row < this->rows; ++row) {
       const T* tile = tiles.logits + row / kTileRows<T> * tiles.size;
       this->target_logit[row] = live(row) ? tile[target[row] * kTileRows<T> + row % kTileRows<T>] : (T)0;
+      this->target_class[row] = (T)target[row];
     }
     if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
   }
@@ -255,17 +257,22 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
-  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const TileOfRows<T> rows{tiles.lane(t)};
     const T *kept = tiles.kept + t * tiles.size, *second = tiles.second + t * tiles.size;
     const auto gradient = this->element(rows, this->scale.template pick<false>(rows));
-    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const Vec<T> targets = kIndex ? rows(this->target_class) : zero<T>(),
+                 at_target = kIndex ? rows(this->target_gradient) : zero<T>();
+    const Vec<T> one = splat((T)1);
+    Vec<T> number = splat((T)out.first);
+    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       const Vec<T> share = kClassTerms ? this->tile_share(second, c) : zero<T>();
-      return gradient(load(kept + c * kTileRows<T>), share);
+      const Vec<T> value = gradient(load(kept + c * kTileRows<T>), share);
+      if constexpr (!kIndex) return value;
+      const Mask<T> is_target = number == targets;
+      number = number + one;
+      return select(is_target, at_target, value);
     });
-    for (ptrdiff_t row = rows.lane; kIndex && row < this->rows && row < rows.lane + kTileRows<T>; ++row) {
-      if (live(row)) out[target[row] * kTileRows<T> + row - rows.lane] = this->target_gradient[row];
-    }
   }
 
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T> second, ptrdiff_t classes, const T* kept,

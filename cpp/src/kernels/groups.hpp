@@ -13,7 +13,8 @@
 //   finish(count, lanes)                    per-row arithmetic; of a last tile also on the lanes beyond the rows, whose output
 //   would
 //                                           be slow to compute from garbage (subnormal numbers)
-//   tile_output(tiles, t, out)                        the output of tile t, which may take the place of its logits
+//   tile_output(tiles, t, out)                        the output of tile t, which may take the place of its logits, or of some
+//                                                     of its classes
 //   row_output(lane, x, second, classes, kept, out)   and on a row
 #pragma once
 
@@ -24,8 +25,12 @@ constexpr ptrdiff_t kShortRow = 192;
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps.
 constexpr ptrdiff_t kGroupBytes = 1 << 15;
-// So should tiles, together with their exponentials and what is prefetched.
-constexpr ptrdiff_t kTilesBytes = 1 << 13;
+// So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
+// compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
+constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
+// Columns are written in pieces of so many classes, tile by tile, for the same reason (1000 x 4100: 1.9 ns per element with 8
+// classes, 1.0 with 2).
+constexpr ptrdiff_t kColumnClasses = 2;
 
 template <class T>
 CROSSENT_INLINE ptrdiff_t padded(ptrdiff_t classes) {
@@ -37,23 +42,21 @@ CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
   return classes * (ptrdiff_t)sizeof(T) <= kKeptBytes;
 }
 
-CROSSENT_INLINE ptrdiff_t between(ptrdiff_t low, ptrdiff_t value, ptrdiff_t high) {
-  return value < low ? low : value > high ? high : value;
-}
 template <class T>
 CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
   return between(1, kGroupBytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
 }
 CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? kShortTile : classes; }
-CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes) {
-  return between(1, kTilesBytes / (tile_classes(classes) * kVectorBytes), kGroupRows<float> / kTileRows<float>);
+CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
+  const ptrdiff_t bytes = columns ? kColumnsBytes : kTilesBytes;
+  return between(1, bytes / (tile_classes(classes) * kVectorBytes), kGroupRows<float> / kTileRows<float>);
 }
 
-// Bytes of scratch for any kernel: three tiles for each of a group and one of elements to convert; or kept exponentials and
+// Bytes of scratch for any kernel: four tiles for each of a group and one of elements to convert; or kept exponentials and
 // three blocks.
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
-      classes <= kBlock<float> ? (3 * tiles_per_group(classes) + 1) * tile_classes(classes) * kVectorBytes : 0;
+      classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
   const ptrdiff_t kept = keeps_exponentials<float>(classes)
                              ? rows_per_group<double>(classes) * padded<double>(classes) * (ptrdiff_t)sizeof(double)
                              : 0;
@@ -67,47 +70,131 @@ CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptr
   return adjacent ? a.data + first * a.row_stride : nullptr;
 }
 
+// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride.
+template <class T>
+struct TileOutput {
+  T* data;
+  ptrdiff_t stride, first, last;
+  bool stream;
+};
+// Writes element(c), class c of all rows at once.
+template <class T, class F>
+CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
+  if (out.stream) {
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c));
+  } else {
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c));
+  }
+}
+
+// The output of a group: whole tiles of columns go where they belong at once, others by way of the place of their logits.
+template <class Op, class T>
+CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
+                                 T* logits, T* staging) {
+  const Operand& a = run.output;
+  const ptrdiff_t direct =
+      is_columns<T>(a, run.classes) && element_size(a.type) == (ptrdiff_t)sizeof(T) ? count / kTileRows<T> : 0;
+  char* base = a.data + first * a.row_stride;
+  const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
+  for (ptrdiff_t c = 0; direct > 0 && c < run.classes; c += kColumnClasses) {
+    const ptrdiff_t last = between(0, c + kColumnClasses, run.classes);
+    for (ptrdiff_t t = 0; t < direct; ++t) {
+      op.tile_output(tiles, t, {(T*)base + tiles.lane(t), a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream});
+    }
+  }
+  for (ptrdiff_t t = direct; t < tiles.count; ++t) {
+    T* tile = logits + t * tiles.size;
+    op.tile_output(tiles, t, {tile, kTileRows<T>, 0, run.classes, false});
+    store_tile(tile, a, first + tiles.lane(t), between(1, count - tiles.lane(t), kTileRows<T>), run.classes, staging);
+  }
+}
+
+// How many rows the group from `first` on takes, at most `most`. Columns that are written past the caches must begin at cache
+// lines, so a first few rows may come alone.
+template <class Op>
+CROSSENT_INLINE ptrdiff_t group_rows(const Run& run, ptrdiff_t first, ptrdiff_t most) {
+  using T = typename Op::Value;
+  const ptrdiff_t left = between(0, run.rows - first, most);
+  const Operand& a = run.output;
+  if (!Op::kOutput || !run.stream || !is_columns<T>(a, run.classes) || a.class_stride % kVectorBytes != 0) return left;
+  const ptrdiff_t before = (ptrdiff_t)(-(uintptr_t)(a.data + first * a.row_stride) % kVectorBytes) / a.row_stride;
+  return before > 0 ? between(0, left, before) : left;
+}
+
+// The memory of a group of tiles: logits twice, since the next group's columns are read while this one is computed.
+template <class T>
+struct TileBuffers {
+  ptrdiff_t tiles, size;  // size: elements of a tile
+  T *staging, *second, *kept, *logits, *next_logits;
+
+  CROSSENT_INLINE TileBuffers(const Run& run, ptrdiff_t most)
+      : tiles(most),
+        size(tile_classes(run.classes) * kTileRows<T>),
+        staging((T*)run.scratch),
+        second(staging + size),
+        kept(second + most * size),
+        logits(kept + most * size),
+        next_logits(logits + most * size) {
+    for (ptrdiff_t t = 0; t < most; ++t) {
+      for (ptrdiff_t i = t * size + run.classes * kTileRows<T>; i < (t + 1) * size; i += kTileRows<T>) {
+        store(logits + i, splat((T)__builtin_nan("")));
+        store(next_logits + i, splat((T)__builtin_nan("")));
+        store(kept + i, zero<T>());
+      }
+    }
+  }
+  CROSSENT_INLINE void swap() {
+    T* const present = logits;
+    logits = next_logits;
+    next_logits = present;
+  }
+  // The logits of a row that is not to be read.
+  CROSSENT_INLINE void clear_row(ptrdiff_t row, ptrdiff_t classes) {
+    T* lane = logits + row / kTileRows<T> * size + row % kTileRows<T>;
+    for (ptrdiff_t c = 0; c < classes; ++c) lane[c * kTileRows<T>] = 0;
+  }
+};
+
 template <class Op>
 CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   using T = typename Op::Value;
-  const ptrdiff_t most = tiles_per_group(run.classes), size = tile_classes(run.classes) * kTileRows<T>;
-  T* staging = (T*)run.scratch;
-  T* logits = staging + size;
-  T* second = logits + most * size;
-  Tiles<T> tiles{most, run.classes, size, logits, second, second + most * size, nullptr, nullptr};
-  for (ptrdiff_t t = 0; t < most; ++t) {
-    for (ptrdiff_t i = run.classes * kTileRows<T>; i < size; i += kTileRows<T>) {
-      store(logits + t * size + i, splat((T)__builtin_nan("")));
-      store(tiles.kept + t * size + i, zero<T>());
-    }
-  }
-  for (ptrdiff_t first = 0; first < run.rows; first += most * kTileRows<T>) {
-    const ptrdiff_t left = run.rows - first, count = left < most * kTileRows<T> ? left : most * kTileRows<T>;
-    tiles.count = (count + kTileRows<T> - 1) / kTileRows<T>;
-    const char* ahead = adjacent_rows(run.input, first + count, run.classes);
-    const char* out = Op::kOutput ? adjacent_rows(run.output, first, run.classes) : nullptr;
-    tiles.ahead = ahead ? ahead : (const char*)logits;
-    tiles.soon = out ? out : (const char*)logits;
+  const bool reads_columns = is_columns<T>(run.input, run.classes);
+  const bool columns = reads_columns || (Op::kOutput && is_columns<T>(run.output, run.classes));
+  const ptrdiff_t most = tiles_per_group(run.classes, columns);
+  TileBuffers<T> buffers(run, most);
+  ptrdiff_t count = group_rows<Op>(run, 0, most * kTileRows<T>);
+  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size);
+  for (ptrdiff_t first = 0, following; first < run.rows; first += count, count = following) {
+    following = group_rows<Op>(run, first + count, most * kTileRows<T>);
     op.begin(first, count);
-    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-      const ptrdiff_t lane = tiles.lane(t), rows = between(1, count - lane, kTileRows<T>);
-      T* tile = logits + t * size;
-      load_tile(run.input, first + lane, rows, run.classes, tile, staging);
-      if constexpr (Op::kInputs == 2) load_tile(run.second, first + lane, rows, run.classes, second + t * size, staging);
-      for (ptrdiff_t r = 0; op.skips && r < rows; ++r) {
-        if (op.live(lane + r)) continue;
-        for (ptrdiff_t c = 0; c < run.classes; ++c) tile[c * kTileRows<T> + r] = 0;
-      }
+    if (reads_columns) {
+      reader.read(run.classes);
+      buffers.swap();
+      reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size);
+    } else {
+      load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.staging);
     }
+    if constexpr (Op::kInputs == 2) {
+      load_tiles(run.second, first, count, run.classes, buffers.second, buffers.size, buffers.staging);
+    }
+    for (ptrdiff_t row = 0; op.skips && row < count; ++row) {
+      if (!op.live(row)) buffers.clear_row(row, run.classes);
+    }
+    const char* ahead = adjacent_rows(run.input, first + count, run.classes);
+    const char* soon = Op::kOutput ? adjacent_rows(run.output, first, run.classes) : nullptr;
+    const char* nothing = (const char*)buffers.logits;
+    const Tiles<T> tiles{(count + kTileRows<T> - 1) / kTileRows<T>,
+                         run.classes,
+                         buffers.size,
+                         buffers.logits,
+                         buffers.second,
+                         buffers.kept,
+                         ahead ? ahead : nothing,
+                         soon ? soon : nothing,
+                         reads_columns && following > 0 ? &reader : nullptr};
     op.tile_step(tiles);
     op.finish(count, tiles.lane(tiles.count));
-    if constexpr (Op::kOutput) {
-      for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-        const ptrdiff_t lane = tiles.lane(t);
-        op.tile_output(tiles, t, logits + t * size);
-        store_tile(logits + t * size, run.output, first + lane, between(1, count - lane, kTileRows<T>), run.classes, staging);
-      }
-    }
+    if constexpr (Op::kOutput) write_tiles(op, run, tiles, first, count, buffers.logits, buffers.staging);
   }
 }
 
@@ -156,8 +243,8 @@ void process(const RunType& run) {
     process_tiles(op, run);
   } else {
     process_rows(op, run);
-    if (run.stream) finish_stream();
   }
+  if (run.stream) finish_stream();
 }
 
 // How a formula is applied along the classes: per-row coefficients are one number, or one for each lane of a tile.
@@ -214,9 +301,4 @@ CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block
     }
     out.written(first, n);
   }
-}
-// The same over a tile, element(c) for all rows at once.
-template <class T, class F>
-CROSSENT_INLINE void write_tile(T* out, ptrdiff_t classes, F&& element) {
-  for (ptrdiff_t c = 0; c < classes; ++c) store(out + c * kTileRows<T>, element(c));
 }

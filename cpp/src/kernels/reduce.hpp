@@ -173,23 +173,30 @@ CROSSENT_INLINE Terms<T, N> tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, T
   return group;
 }
 
-// The same sums for a tile: term(c) gives the N terms of class c of all rows; totals[s] the sums of the rows.
-template <int N, class T, class Term>
-CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term) {
+struct NothingElse {
+  CROSSENT_INLINE void operator()(ptrdiff_t) const {}
+};
+
+// The same sums for a tile: term(c) gives the N terms of class c of all rows; totals[s] the sums of the rows. Now and then
+// meanwhile(computed) is called, with how many classes came since the last time.
+template <int N, class T, class Term, class Meanwhile = NothingElse>
+CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const ptrdiff_t used = classes < 8 ? classes : 8;
   TileSum<T> lane[N][8];
-  for (ptrdiff_t j = 0; j < used; ++j) {
-    for (ptrdiff_t c = j; c < classes; c += 4 * lanes) {
+  for (ptrdiff_t first = 0; first < classes; first += 4 * lanes) {
+    for (ptrdiff_t j = 0; j < used && first + j < classes; ++j) {
+      const ptrdiff_t c = first + j;
       Terms<T, N> group = tile_group_of_four<N, T>(c, classes, term);
       if (lanes > 8 && c + 8 < classes) group = group + tile_group_of_four<N, T>(c + 8, classes, term);
       for (int s = 0; s < N; ++s) {
-        if (c == j) {
+        if (first == 0) {
           lane[s][j].set(group.term[s]);
         } else {
           lane[s][j].add(group.term[s]);
         }
       }
+      meanwhile(between(1, (classes - c + 7) / 8, 4 * lanes / 8));
     }
   }
   for (ptrdiff_t step = 4; step > 0; step /= 2) {

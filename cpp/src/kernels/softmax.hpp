@@ -19,7 +19,7 @@ struct FromStatistics {
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
-  CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics(tiles, statistics); }
+  CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics<kKeep>(tiles, statistics); }
   CROSSENT_INLINE void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T* kept) {
     row_step_by_blocks(lane, x, classes, kept, NoBlockStep{});
   }
@@ -136,10 +136,10 @@ struct Softmax : FromStatistics<T, true> {
       scale.set(lane, only_where<T>(t.valid, inverse_sum<T>(t)), statistics);
     }
   }
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
     const T* kept = tiles.kept + t * tiles.size;
-    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
+    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T* kept,
                                   RowOutput<T> out) const {
@@ -166,10 +166,10 @@ struct LogSoftmax : FromStatistics<T, false> {
       store_rounded(log_of_sum + lane, select(t.valid, log_sum<T>(t), splat((double)__builtin_nan(""))));
     }
   }
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const Vec<T> max = load(statistics.max + tiles.lane(t)), log = load(log_of_sum + tiles.lane(t));
     const T* tile = tiles.logits + t * tiles.size;
-    write_tile(out, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
+    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T*,
                                   RowOutput<T> out) const {

@@ -6,7 +6,7 @@ constexpr double kGrowthLimit = 40;
 
 // Rows that are taken through each step together: several tiles, so that one can be worked on while another waits.
 template <class T>
-constexpr ptrdiff_t kGroupRows = 4 * kTileRows<T>;
+constexpr ptrdiff_t kGroupRows = 8 * kTileRows<T>;
 
 // One entry for each row of a group. The maximum stays out of the sum, so that the sum of a confident row keeps its bits:
 // sum of exp(x - max) = ties + (sum + sum_low) * 2**-bias.
@@ -189,7 +189,17 @@ struct Tiles {
   const T *logits, *second;        // second: where an operation has such
   T* kept;                         // room for a number an element
   const char *ahead, *soon;        // what will be read and written next, as many cache lines as there are vectors
+  ColumnReader<T>* next;           // what will be computed next, where it is read meanwhile; or null
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
+  CROSSENT_INLINE void prefetch(ptrdiff_t t, ptrdiff_t c) const {
+    const ptrdiff_t line = (t * classes + c) * kVectorBytes;
+    __builtin_prefetch(ahead + line);
+    __builtin_prefetch(soon + line, 1);
+  }
+  // To be called in proportion to the classes that are computed.
+  CROSSENT_INLINE void read_next(ptrdiff_t computed) const {
+    if (next) next->read((computed + count - 1) / count);
+  }
 };
 
 template <class T>
@@ -207,9 +217,10 @@ CROSSENT_INLINE void tile_maxima(const Tiles<T>& tiles, T* max) {
   }
 }
 
-// kept = exp(x - max) * 2**bias of each element, the origin being 0 where the maximum is -inf.
-template <class T>
-CROSSENT_INLINE void tile_exponentials(const Tiles<T>& tiles, const T* max) {
+// Calls add(t, exponential) for each tile: exponential(x) is exp(x - max) * 2**bias, the origin being 0 where the maximum is
+// -inf.
+template <class T, class Add>
+CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&& add) {
   const Vec<T> lowest = splat((T)-__builtin_inf()), none = zero<T>();
   const auto origin = [&](ptrdiff_t t) CROSSENT_LAMBDA {
     const Vec<T> m = load(max + tiles.lane(t));
@@ -220,49 +231,75 @@ CROSSENT_INLINE void tile_exponentials(const Tiles<T>& tiles, const T* max) {
   const bool ordinary = largest_lane(largest) <= ExpConstants<T>::largest_exact;
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const Exponential<T> exponential(origin(t));
-    const T* tile = tiles.logits + t * tiles.size;
-    T* kept = tiles.kept + t * tiles.size;
     if (ordinary) {
-      const ptrdiff_t line = t * tiles.classes * kVectorBytes;
-      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
-        __builtin_prefetch(tiles.ahead + line + c * kVectorBytes);
-        __builtin_prefetch(tiles.soon + line + c * kVectorBytes, 1);
-        store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
-      }
+      add(t, exponential);
     } else {
-      for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
-        store(kept + c * kTileRows<T>, exponential.of_any(load(tile + c * kTileRows<T>)));
-      }
+      add(t, [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); });
     }
   }
 }
 
-// The statistics of the rows of tiles of at most kBlock classes; their exponentials are kept. Each step goes over all tiles, so
-// that there is always something to compute. Up to kShortTile classes there is NaN in `logits` and 0 in `kept` for those that
-// are missing.
+// The sums over all classes but the maxima, of tiles of at most kShortTile classes: first the exponentials of all tiles, so
+// that there is always something to compute. There is NaN in `logits` and 0 in `kept` for classes that are missing.
 template <class T>
-CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
-  tile_maxima(tiles, group.max);
-  tile_exponentials(tiles, group.max);
+CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  with_exponentials(tiles, group.max, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
+    const T* tile = tiles.logits + t * tiles.size;
+    T* kept = tiles.kept + t * tiles.size;
+    for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+      tiles.prefetch(t, c);
+      store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+    }
+    tiles.read_next(tiles.classes);
+  });
   const Vec<T> one = splat((T)1), none = zero<T>();
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
     const Vec<T> m = load(group.max + tiles.lane(t));
     Vec<T> at_max = none;
-    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const TileSum<T> sum = sum_short_tile<T>([&](ptrdiff_t c) CROSSENT_LAMBDA {
       const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
       at_max = at_max + select(is_max, one, none);
       return select(is_max, none, load(kept + c * kTileRows<T>));
-    };
+    });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), at_max);
+  }
+}
+// Of longer tiles, the exponentials kept only where asked for.
+template <bool kKeep, class T>
+CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  with_exponentials(tiles, group.max, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
+    const T* tile = tiles.logits + t * tiles.size;
+    T* kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
     TileSum<T> sum;
-    if (tiles.classes <= kShortTile) {
-      sum = sum_short_tile<T>(term);
-    } else {
-      sum_tile<1>(&sum, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });
-    }
-    const ptrdiff_t lane = tiles.lane(t);
-    sum.write(group.sum + lane, group.sum_low + lane);
-    store_as_double(group.ties + lane, at_max);
+    sum_tile<1>(
+        &sum, tiles.classes,
+        [&](ptrdiff_t c) CROSSENT_LAMBDA {
+          tiles.prefetch(t, c);
+          const Vec<T> x = load(tile + c * kTileRows<T>), e = exponential(x);
+          const Mask<T> is_max = x == m;
+          if constexpr (kKeep) store(kept + c * kTileRows<T>, e);
+          at_max = at_max + select(is_max, one, none);
+          return Terms<T, 1>{{select(is_max, none, e)}};
+        },
+        [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), at_max);
+  });
+}
+
+// The statistics of the rows of tiles of at most kBlock classes. Their exponentials are in `kept` where kKeep.
+template <bool kKeep, class T>
+CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  tile_maxima(tiles, group.max);
+  if (tiles.classes <= kShortTile) {
+    sum_short_tiles(tiles, group);
+  } else {
+    sum_long_tiles<kKeep>(tiles, group);
   }
   const ptrdiff_t rows = tiles.lane(tiles.count);
   fill(group.shift, rows, 1.0);

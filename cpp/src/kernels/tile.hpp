@@ -66,45 +66,86 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   });
 }
 
-// Classes that do not lie contiguous, of rows that lie one element apart (whole vectors of rows are read), or anywhere.
+// Elements of rows that lie one element apart: of adjacent tiles, class by class, so that a class's neighbours in memory are
+// touched together (of a large array each class is in a page of its own). `size`: elements from one tile to the next.
 template <class S, class T>
-CROSSENT_INLINE void load_columns(const S*, const Operand& a, const char* base, ptrdiff_t count, ptrdiff_t classes, T* tile) {
-  if (a.row_stride == (ptrdiff_t)sizeof(S)) {
-    for (ptrdiff_t c = 0; c < classes; ++c) {
-      const S* p = (const S*)(base + c * a.class_stride);
-      store(tile + c * kTileRows<T>, count == kTileRows<T> ? load(p) : load_some(p, count));
-    }
-    return;
+CROSSENT_INLINE void load_columns(const S* p, ptrdiff_t class_stride, ptrdiff_t rows, ptrdiff_t classes, T* tiles,
+                                  ptrdiff_t size) {
+  const ptrdiff_t full = rows / kTileRows<T>, rest = rows % kTileRows<T>;
+  for (ptrdiff_t c = 0; c < classes; ++c, p = (const S*)((const char*)p + class_stride), tiles += kTileRows<T>) {
+    for (ptrdiff_t t = 0; t < full; ++t) store(tiles + t * size, load(p + t * kTileRows<T>));
+    if (rest > 0) store(tiles + full * size, load_some(p + full * kTileRows<T>, rest));
   }
+}
+
+// Columns that are read little by little, while other rows are computed: memory is the slower of the two.
+template <class T>
+struct ColumnReader {
+  Operand from;
+  ptrdiff_t rows, classes;
+  T* tiles;
+  ptrdiff_t size, done = 0;
+
+  CROSSENT_INLINE ColumnReader(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t all_classes, T* target,
+                               ptrdiff_t tile_size)
+      : from(a), rows(count), classes(all_classes), tiles(target), size(tile_size) {
+    from.data += first * a.row_stride;
+  }
+
+  CROSSENT_INLINE void read(ptrdiff_t more) {
+    const ptrdiff_t n = more < classes - done ? more : classes - done;
+    if (n <= 0) return;
+    const char* p = from.data + done * from.class_stride;
+    for (ptrdiff_t c = kDistance; c < kDistance + n; ++c) {
+      for (ptrdiff_t r = 0; r <= rows; r += kTileRows<T>) __builtin_prefetch(p + c * from.class_stride + r * from.row_stride);
+    }
+    with_elements<T>(from.type, [&](auto* typed) CROSSENT_LAMBDA {
+      load_columns((decltype(typed))p, from.class_stride, rows, n, tiles + done * kTileRows<T>, size);
+    });
+    done += n;
+  }
+  // Classes that are on their way into the first-level cache.
+  static constexpr ptrdiff_t kDistance = 4;
+};
+
+template <class S, class T>
+CROSSENT_INLINE void store_columns(S* p, ptrdiff_t class_stride, ptrdiff_t rows, ptrdiff_t classes, const T* tile) {
+  for (ptrdiff_t c = 0; c < classes; ++c, p = (S*)((char*)p + class_stride)) {
+    const Vec<T> v = load(tile + c * kTileRows<T>);
+    if (rows == kTileRows<T>) {
+      store(p, v);
+    } else {
+      store_some(p, rows, v);
+    }
+  }
+}
+
+// Elements that lie anywhere, of the rows of one tile.
+template <class S, class T>
+CROSSENT_INLINE void load_anywhere(const S*, const Operand& a, const char* base, ptrdiff_t rows, ptrdiff_t classes, T* tile) {
   for (ptrdiff_t c = 0; c < classes; ++c) {
     S lane[kTileRows<T>];
     for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
-      lane[r] = load_element<S>(base + (r < count ? r : count - 1) * a.row_stride + c * a.class_stride);
+      lane[r] = load_element<S>(base + (r < rows ? r : rows - 1) * a.row_stride + c * a.class_stride);
     }
     store(tile + c * kTileRows<T>, load(lane));
   }
 }
 template <class S, class T>
-CROSSENT_INLINE void store_columns(S*, const Operand& a, char* base, ptrdiff_t count, ptrdiff_t classes, const T* tile) {
-  if (a.row_stride == (ptrdiff_t)sizeof(S)) {
-    for (ptrdiff_t c = 0; c < classes; ++c) {
-      S* p = (S*)(base + c * a.class_stride);
-      const Vec<T> v = load(tile + c * kTileRows<T>);
-      if (count == kTileRows<T>) {
-        store(p, v);
-      } else {
-        store_some(p, count, v);
-      }
-    }
-    return;
-  }
+CROSSENT_INLINE void store_anywhere(S*, const Operand& a, char* base, ptrdiff_t rows, ptrdiff_t classes, const T* tile) {
   for (ptrdiff_t c = 0; c < classes; ++c) {
     S lane[kTileRows<T>];
     store(lane, load(tile + c * kTileRows<T>));
-    for (ptrdiff_t r = 0; r < count; ++r) {
+    for (ptrdiff_t r = 0; r < rows; ++r) {
       __builtin_memcpy(base + r * a.row_stride + c * a.class_stride, &lane[r], sizeof(S));
     }
   }
+}
+
+// Whether the rows lie one element apart and are not better taken as contiguous ones.
+template <class T>
+CROSSENT_INLINE bool is_columns(const Operand& a, ptrdiff_t classes) {
+  return a.row_stride == element_size(a.type) && (!is_contiguous(a) || classes < kChunk<T>);
 }
 
 // Copies rows of `bytes` bytes.
@@ -113,13 +154,11 @@ CROSSENT_INLINE void copy_rows(const char* from, ptrdiff_t from_stride, char* to
   for (ptrdiff_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, bytes);
 }
 
-// Rows first, …, first + count - 1 of an operand -> tile; the lanes beyond `count` hold 0 or the last row. `staging` holds
-// kTileRows * classes elements.
+// The first `count` rows from `base` on -> tile.
 template <class T>
-CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
-  const char* base = a.data + first * a.row_stride;
+CROSSENT_INLINE void load_tile(const Operand& a, const char* base, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
   if (!is_contiguous(a) || classes < kChunk<T>) {
-    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_columns(typed, a, base, count, classes, tile); });
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_anywhere(typed, a, base, count, classes, tile); });
     return;
   }
   const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
@@ -134,13 +173,37 @@ CROSSENT_SHARED void load_tile(const Operand& a, ptrdiff_t first, ptrdiff_t coun
   transpose_to_tile((const char*)staging, staged_stride, classes, tile);
 }
 
-// The reverse; lanes beyond `count` are dropped.
+// Rows first, …, first + count - 1 of an operand -> tiles, `size` elements from one to the next; the lanes beyond `count` hold
+// 0 or the last row. `staging` holds kTileRows * classes elements.
+template <class T>
+CROSSENT_SHARED void load_tiles(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tiles, ptrdiff_t size,
+                                T* staging) {
+  const char* base = a.data + first * a.row_stride;
+  if (is_columns<T>(a, classes)) {
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
+      load_columns((decltype(typed))base, a.class_stride, count, classes, tiles, size);
+    });
+    return;
+  }
+  for (ptrdiff_t done = 0; done < count; done += kTileRows<T>, tiles += size, base += kTileRows<T> * a.row_stride) {
+    const ptrdiff_t rows = count - done < kTileRows<T> ? count - done : kTileRows<T>;
+    load_tile(a, base, rows, classes, tiles, staging);
+  }
+}
+
+// Rows first, …, first + count - 1 of an operand from one tile; lanes beyond `count` are dropped.
 template <class T>
 CROSSENT_SHARED void store_tile(const T* tile, const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes,
                                 T* staging) {
   char* base = a.data + first * a.row_stride;
+  if (is_columns<T>(a, classes)) {
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
+      store_columns((decltype(typed))base, a.class_stride, count, classes, tile);
+    });
+    return;
+  }
   if (!is_contiguous(a) || classes < kChunk<T>) {
-    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { store_columns(typed, a, base, count, classes, tile); });
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { store_anywhere(typed, a, base, count, classes, tile); });
     return;
   }
   const bool converts = element_size(a.type) != (ptrdiff_t)sizeof(T);

@@ -293,6 +293,10 @@ CROSSENT_INLINE Vec<double> widen_folded(Vec<float> a) {
   return r;
 }
 
+CROSSENT_INLINE ptrdiff_t between(ptrdiff_t low, ptrdiff_t value, ptrdiff_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
 // All lanes brought into one by join(a, b) of parts and then of lanes i and i + L/2, i + L/4, …, i + 1.
 template <class T, class Join>
 CROSSENT_INLINE T reduce_lanes(Vec<T> a, Join&& join) {

@@ -10,7 +10,7 @@ MEGABYTE = 1_000_000
 LIMIT = 2 * MEGABYTE
 NEEDED_IN_WHEEL = [
     "_core.",
-    "libcrossent.a",
+    "/lib/libcrossent.so",
     "crossentConfig.cmake",
     "crossent.pc",
     "crossent.hpp",

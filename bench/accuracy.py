@@ -101,7 +101,7 @@ def measure_arrays(peer: Peer, kind: str, dtype: np.dtype, index: int) -> Iterat
 
 
 def measure_losses(peer: Peer, kind: str, dtype: np.dtype, index: int) -> Iterator[Measurement]:
-    rows, target, exact, (exact_gradient, _) = families.expected_losses(kind, dtype)[index]
+    rows, target, _, exact, exact_gradient, _ = families.expected_losses(kind, dtype)[index]
     try:
         losses, gradient = peer.cross_entropy(rows, target, 0.0)
     except Unsupported:
@@ -125,7 +125,7 @@ def measure_losses(peer: Peer, kind: str, dtype: np.dtype, index: int) -> Iterat
 
 
 def measure_smoothed_losses(peer: Peer, kind: str, dtype: np.dtype, index: int) -> Iterator[Measurement]:
-    rows, target, exact, (exact_gradient, scale) = families.expected_losses(kind, dtype, SMOOTHING)[index]
+    rows, target, _, exact, exact_gradient, scale = families.expected_losses(kind, dtype, SMOOTHING)[index]
     try:
         losses, gradient = peer.cross_entropy(rows, target, SMOOTHING)
     except Unsupported:
@@ -147,22 +147,23 @@ def measure_reductions(peer: Peer, dtype: np.dtype, index: int) -> Iterator[Meas
 def measure(peers: list[Peer], dtypes: list[np.dtype], kinds: list[str]) -> Maxima:
     """All of it; the bar advances by one for each peer and array of rows."""
     maxima = Maxima()
-    counts = {
-        (dtype, kind): (len(families.rows_of(kind, dtype)), len(families.expected_losses(kind, dtype)))
+    tasks = [
+        (dtype, kind, measurement, count)
         for dtype in dtypes
         for kind in kinds
-    }
-    steps = sum(arrays + losses for arrays, losses in counts.values()) + len(families.BATCHES) * len(dtypes)
+        for measurement, count in (
+            (measure_arrays, len(families.rows_of(kind, dtype))),
+            (measure_losses, len(families.expected_losses(kind, dtype))),
+            (measure_smoothed_losses, len(families.expected_losses(kind, dtype, SMOOTHING))),
+        )
+    ]
+    steps = sum(count for *_, count in tasks) + len(families.BATCHES) * len(dtypes)
     with tqdm(total=steps * len(peers), unit="array", desc="measuring") as bar:
-        for (dtype, kind), (arrays, losses) in counts.items():
+        for dtype, kind, measurement, count in tasks:
             for peer in peers:
                 bar.set_postfix_str(f"{dtype} {kind} {peer.name}")
-                for index in range(arrays):
-                    maxima.add(dtype, peer.name, kind, measure_arrays(peer, kind, dtype, index))
-                    bar.update()
-                for index in range(losses):
-                    maxima.add(dtype, peer.name, kind, measure_losses(peer, kind, dtype, index))
-                    maxima.add(dtype, peer.name, kind, measure_smoothed_losses(peer, kind, dtype, index))
+                for index in range(count):
+                    maxima.add(dtype, peer.name, kind, measurement(peer, kind, dtype, index))
                     bar.update()
         for dtype in dtypes:
             for peer in peers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,24 @@ class Peer:
     reduced: Callable[[np.ndarray, np.ndarray, str], np.ndarray] = unsupported  # logits, target, reduction
 
 
-class Crossent(Peer):
+class NamedFunctions(Peer, ABC):
+    """A library whose functions of arrays have the names that they have here."""
+
+    @abstractmethod
+    def call(self, name: str, x: np.ndarray, /) -> Any:
+        """The library's function of that name, of the last axis of x."""
+
+    def softmax(self, x: np.ndarray) -> np.ndarray:
+        return self.call("softmax", x)
+
+    def log_softmax(self, x: np.ndarray) -> np.ndarray:
+        return self.call("log_softmax", x)
+
+    def logsumexp(self, x: np.ndarray) -> np.ndarray:
+        return self.call("logsumexp", x)
+
+
+class Crossent(NamedFunctions):
     """This library, on one instruction set."""
 
     version = crossent.__version__
@@ -53,15 +71,6 @@ class Crossent(Peer):
             return getattr(crossent, name)(*arguments, **options)
         finally:
             _core.select_simd(previous)
-
-    def softmax(self, x: np.ndarray) -> np.ndarray:
-        return self.call("softmax", x)
-
-    def log_softmax(self, x: np.ndarray) -> np.ndarray:
-        return self.call("log_softmax", x)
-
-    def logsumexp(self, x: np.ndarray) -> np.ndarray:
-        return self.call("logsumexp", x)
 
     def cross_entropy(self, x: np.ndarray, target: np.ndarray, smoothing: float) -> Losses:
         options = {"reduction": "none", "label_smoothing": smoothing}
@@ -100,7 +109,7 @@ class PlainNumPy(Peer):
         return losses.mean() if reduction == "mean" else losses.sum()
 
 
-class SciPy(Peer):
+class SciPy(NamedFunctions):
     name = "SciPy"
 
     def __init__(self) -> None:
@@ -111,15 +120,6 @@ class SciPy(Peer):
         if x.dtype.kind != "f":  # bfloat16
             raise Unsupported
         return np.asarray(getattr(self.special, name)(x, axis=1))
-
-    def softmax(self, x: np.ndarray) -> np.ndarray:
-        return self.call("softmax", x)
-
-    def log_softmax(self, x: np.ndarray) -> np.ndarray:
-        return self.call("log_softmax", x)
-
-    def logsumexp(self, x: np.ndarray) -> np.ndarray:
-        return self.call("logsumexp", x)
 
 
 class PyTorch(Peer):

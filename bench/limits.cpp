@@ -1,17 +1,7 @@
 // Per-target source, as cpp/src/kernels.cpp: streaming and exponentials in the vectors that the kernels use.
 #include "limits.hpp"
 
-#include <stddef.h>
-#include <stdint.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
-
-#define CROSSENT_INLINE inline __attribute__((always_inline))
-#define CROSSENT_SHARED __attribute__((noinline))
-#define CROSSENT_LAMBDA __attribute__((always_inline))
+#include "simd/compiler.hpp"
 
 namespace crossent {
 namespace CROSSENT_TARGET {

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,7 @@ class Problem:
         return tuple(index)
 
 
-class Peer:
+class Peer(ABC):
     """One library. A subclass that is created has been imported; ImportError tells that it is not there."""
 
     name: str
@@ -66,11 +67,13 @@ class Peer:
             return self.value_and_grad(problem, reuse)
         return self.normalize(function, problem, reuse)
 
+    @abstractmethod
     def normalize(self, function: str, problem: Problem, reuse: bool) -> Call:
-        raise NotImplementedError
+        """softmax or log_softmax, by that name."""
 
+    @abstractmethod
     def cross_entropy(self, problem: Problem) -> Call:
-        raise NotImplementedError
+        """The mean loss."""
 
     def value_and_grad(self, problem: Problem, reuse: bool) -> Call:  # noqa: ARG002 - most have it
         raise Unsupported("no gradient of the cross-entropy")

@@ -5,11 +5,13 @@ wide ranges and subnormal results. Results are computed once, for all instructio
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 import reference
-from helpers import WIDE, is_narrow, normal, round_to, widen
+from helpers import WIDE, accumulator, is_narrow, normal, round_to, widen
 
+LONG = 20000  # elements in rows that are not solved for every target and option
 LEADS = [5, 10, 17.3, 30.1234 - 0.1, 50, 100]
 BATCHES = [(2, 3), (1000, 10), (50000, 4), (300, 1000)]  # shapes for reduced losses
 
@@ -86,10 +88,10 @@ def expected(name, kind, dtype):
 
 
 def targets_of(rows):
-    """The most probable, the first and the last class: one target row each; the first alone for long rows."""
+    """The most probable, the last and the first class: one target row each; without the first for long rows."""
     count, classes = rows.shape
-    targets = [widen(rows).argmax(axis=1), np.zeros(count, int), np.full(count, classes - 1)]
-    return targets[: 1 if rows.size > 20000 else 3]
+    targets = [widen(rows).argmax(axis=1), np.full(count, classes - 1), np.zeros(count, int)]
+    return targets[: 2 if rows.size > LONG else 3]
 
 
 def probabilities_of(rows):
@@ -100,23 +102,63 @@ def probabilities_of(rows):
     return round_to(q / np.maximum(q.sum(axis=1, keepdims=True), 1), rows.dtype)
 
 
-def _solve(rows, target, smoothing=0.0):
-    """(rows, target, losses, (gradient, scale)) by the oracle."""
-    options = {"reduction": "none", "label_smoothing": smoothing}
-    losses = reference.cross_entropy(rows, target, **options)
-    return rows, target, losses, reference.cross_entropy_backward(np.ones(len(rows)), rows, target, **options)
+class Solved(NamedTuple):
+    """A loss without reduction and its gradient, by the oracle."""
+
+    rows: np.ndarray
+    target: np.ndarray  # class indices or probabilities
+    options: dict  # of the loss
+    losses: np.ndarray
+    gradient: np.ndarray
+    scale: np.ndarray  # what the gradient's errors are measured against, beside itself
+
+
+def _solve(rows, target, **options):
+    losses = reference.cross_entropy(rows, target, reduction="none", **options)
+    gradient = reference.cross_entropy_backward(np.ones(len(rows)), rows, target, reduction="none", **options)
+    return Solved(rows, target, options, losses, *gradient)
+
+
+def weights_of(rows):
+    """Class weights, one in seven of them 0."""
+    classes = rows.shape[1]
+    weights = np.random.default_rng(classes).uniform(0.25, 3, classes) * (np.arange(classes) % 7 != 1)
+    return round_to(weights, accumulator(rows.dtype))
 
 
 @functools.cache
 def expected_losses(kind, dtype, smoothing=0.0):
-    """(rows, target, losses, (gradient, scale)) of every row and target class."""
-    return [_solve(rows, target, smoothing) for rows in rows_of(kind, dtype) for target in targets_of(rows)]
+    """Every row with several target classes; long rows with smoothing with one."""
+    return [
+        _solve(rows, target, label_smoothing=smoothing)
+        for rows in rows_of(kind, dtype)
+        for target in targets_of(rows)[: 1 if smoothing and rows.size > LONG else None]
+    ]
+
+
+# Of options that mix the classes, beside smoothing alone: (target probabilities, class weights, smoothing).
+MIXTURES = {
+    "probabilities": (True, False, 0.0),
+    "smoothed probabilities": (True, False, 0.1),
+    "weighted probabilities": (True, True, 0.0),
+    "weighted smoothed probabilities": (True, True, 0.1),
+    "weighted smoothed indices": (False, True, 0.1),
+    "uniform": (False, False, 1.0),
+}
 
 
 @functools.cache
-def expected_mixed_losses(kind, dtype):
-    """The same of target probabilities."""
-    return [_solve(rows, probabilities_of(rows)) for rows in rows_of(kind, dtype)]
+def expected_mixed_losses(kind, dtype, mixture):
+    """Every row with one target; long ones with probabilities alone."""
+    of_probabilities, weighted, smoothing = MIXTURES[mixture]
+    solved = []
+    for rows in rows_of(kind, dtype):
+        if rows.size > LONG and mixture != "probabilities":
+            continue
+        target = probabilities_of(rows) if of_probabilities else targets_of(rows)[0]
+        weight = {"weight": weights_of(rows)} if weighted else {}
+        solved.append(_solve(rows, target, label_smoothing=smoothing, **weight))
+    return solved
 
 
 @functools.cache

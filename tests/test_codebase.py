@@ -1,7 +1,8 @@
-"""Promises about the package itself: symbols of the per-target objects, version, signatures, docstrings, files."""
+"""Promises about the package itself: symbols of the compiled files, version, signatures, docstrings, files."""
 
 import importlib.metadata
 import inspect
+import platform
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import crossent
 import pytest
 from crossent import _core
+from symbols import INEXACT_SYMBOL, inexact_calls, output_of, symbols_of, uses_mmx
 
 PACKAGE = Path(_core.__file__).parent  # in an editable install, where the compiled files are
 ROOT = Path(__file__).parent.parent
@@ -34,92 +36,70 @@ SIGNATURES = {  # INTERFACE.md, sections 1 and 2; functions may grow by keyword-
     "Evaluator": "ignore_index=-100, top_k=(1, 5)",
 }
 RUNTIME = ["get_num_threads", "set_num_threads", "simd_target", "simd_targets", "get_include", "get_cmake_dir"]
-# Functions of libm whose last bits differ between platforms, in every type, as vectors and under glibc's other names.
-INEXACT = (
-    "exp|exp2|exp10|expm1|log|log2|log10|log1p|pow|powi|sin|cos|sincos|tan|asin|acos|atan|atan2|sinh|cosh|tanh|asinh|acosh"
-    "|atanh|erf|erfc|tgamma|lgamma|gamma|cbrt|hypot"
-)
-INEXACT_SYMBOL = re.compile(rf"(_ZGV\w+_|_*)({INEXACT})(f|l|f16|f32|f64|f128|df2|sf2)?(_r)?(_finite)?")
-# Exact, but a call for every lane where an instruction set has no such instruction.
-SLOW_SYMBOL = re.compile(r"_*(fma|rint|nearbyint|round|floor|ceil|trunc)(f|l)?")
 
 
 # --- symbols ----------------------------------------------------------------------------------------------------------
 
 
-def archive_symbols():
-    """{member: [(name, type)]} of the installed static library, by nm."""
-    (archive,) = PACKAGE.rglob("libcrossent.a")
-    listing = subprocess.run(["nm", "-P", str(archive)], capture_output=True, text=True, check=True).stdout
-    members = {}
-    for line in listing.splitlines():
-        if heading := re.fullmatch(r".*\[(.+)\]:", line):
-            symbols = members.setdefault(heading[1], [])
-        elif line:
-            symbols.append(tuple(line.split()[:2]))
-    return members
+# The objects of the instruction sets are audited where they are: tests/cpp/CMakeLists.txt runs symbols.py on them.
+
+needs_nm = pytest.mark.skipif(
+    sys.platform == "win32" or not (shutil.which("nm") and shutil.which("objdump")), reason="needs nm and objdump"
+)
+DYNAMIC = [] if sys.platform == "darwin" else ["-D"]
 
 
-@pytest.fixture(scope="module")
-def kernels():
-    """The members that are compiled once per instruction set."""
-    if shutil.which("nm") is None:
-        pytest.skip("needs nm")
-    return {name: symbols for name, symbols in archive_symbols().items() if re.match(r"kernels_.*\.o", name)}
+def shared_library():
+    (library,) = (PACKAGE / "lib").glob("libcrossent.*")
+    return library
 
 
-def test_there_is_an_object_for_every_instruction_set(kernels):
-    for target in crossent.simd_targets():
-        assert any(target in name for name in kernels), target
+def declared_functions():
+    """Names of the functions that the public headers declare and do not define."""
+    text = "".join(header.read_text() for header in Path(crossent.get_include()).rglob("*.hpp"))
+    return set(
+        re.findall(r"^(?!inline|constexpr|template|using)[a-zA-Z][\w:<>* ]*?\b(\w+)\([^{}]*?\);", text, re.MULTILINE)
+    )
 
 
-def test_every_kernel_object_exports_its_table_alone(kernels):
-    for name, symbols in kernels.items():
-        exported = [symbol for symbol, kind in symbols if kind.isupper() and kind not in "UWV"]
-        assert len(exported) == 1, f"{name} exports {exported}"
+@needs_nm
+def test_the_shared_library_exports_what_the_public_headers_declare_and_nothing_else():
+    """Else a function of its own or of the standard library could be taken for another library's, or the reverse."""
+    exported = [name for name, kind in symbols_of(shared_library(), *DYNAMIC) if kind not in "Uw"]
+    mangled = [re.match(r"_ZN8crossent(\d+)(\w+)", name) for name in exported]
+    assert all(mangled), exported
+    names = {name[2][: int(name[1])] for name in mangled}
+    assert names == declared_functions()
+    assert {"softmax", "cross_entropy_value_and_grad", "simd_target", "version"} <= names
 
 
-def test_no_kernel_object_has_weak_or_unique_symbols(kernels):
-    for name, symbols in kernels.items():
-        assert not [symbol for symbol, kind in symbols if kind in "WVwvu"], name
+@needs_nm
+def test_the_module_exports_its_entry_point_alone():
+    exported = [name for name, kind in symbols_of(_core.__file__, *DYNAMIC) if kind.isupper() and kind not in "UWV"]
+    assert exported == ["PyInit__core"]
 
 
-def test_no_kernel_object_runs_code_at_import(kernels):
-    for name, symbols in kernels.items():
-        assert not [symbol for symbol, _ in symbols if symbol.startswith("_GLOBAL__sub_I")], name
+@needs_nm
+def test_the_library_never_calls_its_own_functions_through_a_table():
+    """What it exports could be replaced by others of that name otherwise, and every call would be slower."""
+    if shutil.which("readelf") is None or sys.platform == "darwin":
+        pytest.skip("needs readelf")
+    assert not re.findall(r"JUMP_SLO.*_ZN8crossent\w*", output_of("readelf", "-rW", shared_library()))
 
 
+@needs_nm
 def test_no_object_uses_mmx_registers():
-    """They are the x87 registers: after them, long double arithmetic in the host process gives NaN."""
-    if shutil.which("objdump") is None:
-        pytest.skip("needs objdump")
-    (archive,) = PACKAGE.rglob("libcrossent.a")
-    code = subprocess.run(["objdump", "-d", str(archive)], capture_output=True, text=True, check=True).stdout
-    assert not re.findall(r"%mm[0-7]", code)
+    assert not uses_mmx(shared_library())
+    assert not uses_mmx(_core.__file__)
 
 
-def undefined(symbols):
-    """Names of the functions that come from elsewhere, without a platform's underscore before or version behind."""
-    prefix = "_" if sys.platform == "darwin" else ""
-    return {symbol.removeprefix(prefix).split("@")[0] for symbol, kind in symbols if kind == "U"}
-
-
-def test_no_kernel_object_calls_libm(kernels):
-    for name, symbols in kernels.items():
-        names = undefined(symbols)
-        assert not [n for n in names if INEXACT_SYMBOL.fullmatch(n) or SLOW_SYMBOL.fullmatch(n)], name
-
-
-@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@needs_nm
 def test_no_libm_call_decides_a_result():
     """Drivers may take numbers apart and put them together (frexp, ldexp), which is exact."""
-    members = archive_symbols()
-    dynamic = [] if sys.platform == "darwin" else ["-D"]
-    listing = subprocess.run(["nm", "-P", *dynamic, _core.__file__], capture_output=True, text=True, check=True).stdout
-    members["_core"] = [tuple(line.split()[:2]) for line in listing.splitlines()]
-    assert any(undefined(symbols) for symbols in members.values())
-    for name, symbols in members.items():
-        assert not [n for n in undefined(symbols) if INEXACT_SYMBOL.fullmatch(n)], name
+    for file in (shared_library(), _core.__file__):
+        symbols = symbols_of(file, *DYNAMIC)
+        assert any(kind == "U" for _, kind in symbols)
+        assert not inexact_calls(symbols), file
 
 
 @pytest.mark.parametrize(
@@ -127,6 +107,37 @@ def test_no_libm_call_decides_a_result():
 )
 def test_the_audit_knows_libm_by_its_names(name):
     assert INEXACT_SYMBOL.fullmatch(name)
+
+
+KERNELS = "extern const int table; const int table = 1;"
+AUDITED = {  # a file of the instruction set `avx2`, and what the audit says of it
+    KERNELS: "",
+    KERNELS + " void second() {}": "exports",
+    KERNELS + " inline int f() { return 1; } int (*volatile g)() = f;": "weak",
+    KERNELS + " int h(); static int start = h(); int use() { return start; }": "runs code",
+    KERNELS
+    + ' extern "C" float expf(float); static float e(float x) { return expf(x); } float (*volatile p)(float) = e;': (
+        "calls ['expf']"
+    ),
+    KERNELS
+    + ' extern "C" float rintf(float); static float r(float x) { return rintf(x); } float (*volatile p)(float) = r;': (
+        "for each lane"
+    ),
+    KERNELS + ' static void m() { asm("emms; movd %eax, %mm0"); } void (*volatile p)() = m;': "MMX",
+}
+
+
+@needs_nm
+@pytest.mark.skipif(platform.machine() != "x86_64" or not shutil.which("g++"), reason="needs g++ for x86-64")
+@pytest.mark.parametrize(("text", "expected"), AUDITED.items(), ids=[said or "nothing" for said in AUDITED.values()])
+def test_the_audit_of_objects_sees_what_is_wrong(text, expected, tmp_path):
+    source, kernels = tmp_path / "kernels_avx2.cpp", tmp_path / "kernels_avx2.cpp.o"
+    source.write_text(f"namespace crossent {{ namespace avx2 {{ {text} }} }}\n")
+    output_of("g++", "-c", "-fPIC", source, "-o", kernels)
+    audit = [sys.executable, str(Path(__file__).parent / "symbols.py"), str(kernels)]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    assert expected in done.stderr
+    assert (done.returncode != 0) == bool(expected)
 
 
 # --- the public page --------------------------------------------------------------------------------------------------
@@ -181,7 +192,8 @@ def test_the_version_is_the_same_everywhere():
 def test_cpp_users_find_headers_library_and_configuration():
     assert list(Path(crossent.get_include()).rglob("*.hpp"))
     assert (Path(crossent.get_cmake_dir()) / "crossentConfig.cmake").is_file()
-    assert len(list(PACKAGE.rglob("libcrossent.a"))) == 1
+    libraries = [file.name for file in PACKAGE.rglob("*crossent.*") if file.suffix in (".so", ".dylib", ".dll", ".a")]
+    assert len(libraries) == 1, "the module and C++ users share one"
 
 
 def test_the_package_is_typed():

@@ -2,6 +2,7 @@
 `cmake --install`, and as a subdirectory. The consumer is tests/cpp/consumer.
 """
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CONSUMER = Path(__file__).parent / "cpp" / "consumer"
 INSTALLED = Path(crossent.get_include()).parent
+COMPILERS = [name for name in ("g++", "clang++", *(f"clang++-{n}" for n in range(16, 30))) if shutil.which(name)]
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(not COMPILERS, reason="needs g++ or clang++")
 needs_cmake = pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="needs cmake and ninja")
 needs_pkg_config = pytest.mark.skipif(shutil.which("pkg-config") is None, reason="needs pkg-config")
 
@@ -24,33 +26,40 @@ def run(*command, **options):
     return done.stdout
 
 
-def assert_works(program):
-    assert f"crossent {crossent.__version__}" in run(program, crossent.__version__)
+def assert_works(program, **options):
+    assert f"crossent {crossent.__version__}" in run(program, crossent.__version__, **options)
 
 
 def build_with_cmake(build, *definitions):
-    run("cmake", "-G", "Ninja", "-S", CONSUMER, "-B", build, *definitions)
+    """Build the consumer; returns what kind of library CMake found."""
+    output = run("cmake", "-G", "Ninja", "-S", CONSUMER, "-B", build, *definitions)
     run("cmake", "--build", build)
+    return re.search(r"crossent::crossent is a (\w+)", output)[1]
 
 
-def build_with_pkg_config(folder, package_path):
+def build_with_pkg_config(folder, package_path, compiler=COMPILERS[0] if COMPILERS else ""):
     """Compile and link with nothing but what pkg-config says."""
     environment = {"PATH": "/usr/bin:/bin", "PKG_CONFIG_PATH": str(package_path)}
     assert run("pkg-config", "--modversion", "crossent", env=environment).strip() == crossent.__version__
     flags = run("pkg-config", "--cflags", "--libs", "crossent", env=environment).split()
     folder.mkdir(exist_ok=True)
-    run("g++", "-std=c++17", CONSUMER / "main.cpp", *flags, "-o", folder / "consumer")
+    run(compiler, "-std=c++17", CONSUMER / "main.cpp", *flags, "-o", folder / "consumer")
 
 
 @needs_cmake
-def test_find_package_in_the_installed_python_package(tmp_path):
-    build_with_cmake(tmp_path, f"-Dcrossent_DIR={crossent.get_cmake_dir()}")
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_find_package_in_the_installed_python_package(compiler, tmp_path):
+    """What the shared library needs is its own affair: neither OpenMP nor threads are looked for."""
+    without = [f"-DCMAKE_DISABLE_FIND_PACKAGE_{name}=ON" for name in ("OpenMP", "Threads")]
+    found = f"-Dcrossent_DIR={crossent.get_cmake_dir()}"
+    assert build_with_cmake(tmp_path, found, f"-DCMAKE_CXX_COMPILER={compiler}", *without) == "SHARED_LIBRARY"
     assert_works(tmp_path / "consumer")
 
 
 @needs_pkg_config
-def test_pkg_config_in_the_installed_python_package(tmp_path):
-    build_with_pkg_config(tmp_path, INSTALLED / "lib" / "pkgconfig")
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_pkg_config_in_the_installed_python_package(compiler, tmp_path):
+    build_with_pkg_config(tmp_path, INSTALLED / "lib" / "pkgconfig", compiler)
     assert_works(tmp_path / "consumer")
 
 
@@ -59,6 +68,9 @@ def test_the_installed_files_work_in_another_folder(tmp_path):
     moved = tmp_path / "somewhere else" / "crossent"
     for folder in ("include", "lib"):
         shutil.copytree(INSTALLED / folder, moved / folder)
+    vendored = INSTALLED.with_name("crossent.libs")  # where a repaired wheel has the OpenMP runtime
+    if vendored.exists():
+        shutil.copytree(vendored, moved.with_name(vendored.name))
     build_with_cmake(tmp_path / "build", f"-Dcrossent_DIR={moved / 'lib' / 'cmake' / 'crossent'}")
     cache = (tmp_path / "build" / "build.ninja").read_text()
     assert str(INSTALLED) not in cache
@@ -82,18 +94,23 @@ def test_msvc_is_refused_in_one_sentence(tmp_path):
 @needs_cmake
 @pytest.mark.slow
 def test_add_subdirectory_ctest_and_a_moved_installation(tmp_path):
-    """One build from the sources proves all three."""
-    build, prefix, moved = (tmp_path / name for name in ("build", "prefix", "moved"))
-    build_with_cmake(build, f"-DCROSSENT_SOURCE={ROOT}", "-DCROSSENT_TESTS=ON", "-DCROSSENT_WARNINGS_AS_ERRORS=ON")
-    assert_works(build / "consumer")
-    tests = run("ctest", "--test-dir", build, "--output-on-failure")
-    assert "100% tests passed" in tests
-    run("cmake", "--install", build, "--prefix", prefix)
-    prefix.rename(moved)
-    shutil.rmtree(build)
-    build_with_cmake(tmp_path / "user", f"-DCMAKE_PREFIX_PATH={moved}")
-    assert_works(tmp_path / "user" / "consumer")
-    if shutil.which("pkg-config"):
-        (description,) = moved.rglob("crossent.pc")
-        build_with_pkg_config(tmp_path / "by pkg-config", description.parent)
-        assert_works(tmp_path / "by pkg-config" / "consumer")
+    """One build from the sources proves all three, for the static library and the shared one."""
+    for shared, kind in (("OFF", "STATIC_LIBRARY"), ("ON", "SHARED_LIBRARY")):
+        build, prefix, moved, user = (
+            tmp_path / name for name in ("build", f"prefix {kind}", f"moved_{kind}", f"user {kind}")
+        )
+        options = ("-DCROSSENT_TESTS=ON", "-DCROSSENT_WARNINGS_AS_ERRORS=ON", f"-DBUILD_SHARED_LIBS={shared}")
+        assert build_with_cmake(build, f"-DCROSSENT_SOURCE={ROOT}", *options) == kind
+        assert_works(build / "consumer")
+        tests = run("ctest", "--test-dir", build, "--output-on-failure")
+        assert "100% tests passed" in tests
+        run("cmake", "--install", build, "--prefix", prefix)
+        prefix.rename(moved)
+        build = build.rename(tmp_path / "elsewhere")
+        assert build_with_cmake(user, f"-DCMAKE_PREFIX_PATH={moved}") == kind
+        assert_works(user / "consumer")
+        if shutil.which("pkg-config"):
+            (description,) = moved.rglob("crossent.pc")
+            build_with_pkg_config(user / "by pkg-config", description.parent)
+            assert_works(user / "by pkg-config" / "consumer", env={"LD_LIBRARY_PATH": str(description.parent.parent)})
+        build.rename(tmp_path / "build")

@@ -1,6 +1,6 @@
 """The C++ library as this package installs it: its headers in every compiler there is, and the tests of tests/cpp.
 
-These build against the installed archive, so they take seconds; .ci/run builds the library itself, too, and for 64-bit
+These build against the installed library, so they take seconds; .ci/run builds the library itself, too, and for 64-bit
 ARM.
 """
 

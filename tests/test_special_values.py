@@ -5,18 +5,7 @@ import numpy as np
 import pytest
 import reference
 from cases import assert_index_gradient
-from helpers import (
-    FLOAT32,
-    FLOAT64,
-    FORMATS,
-    accumulator,
-    assert_same_bits,
-    assert_ulps,
-    available_dtypes,
-    limit,
-    normal,
-    widen,
-)
+from helpers import FLOAT32, FORMATS, accumulator, assert_same_bits, assert_ulps, available_dtypes, limit, normal, widen
 
 pytestmark = pytest.mark.usefixtures("simd")
 
@@ -134,10 +123,11 @@ def test_smoothing_makes_an_impossible_class_infinite(dtype):
 def test_zero_probability_times_minus_infinity_is_0(dtype):
     row, short = np.array([0.5, -INF, 1.5], dtype), np.array([0.5, 1.5], dtype)
     loss, gradient = crossent.cross_entropy_value_and_grad(row, np.array([0.25, 0, 0.75], dtype))
-    expected, short_gradient = crossent.cross_entropy_value_and_grad(short, np.array([0.25, 0.75], dtype))
-    assert_ulps(loss, widen(expected), 1)
+    q = np.array([0.25, 0.75], dtype)
+    assert_ulps(loss, reference.cross_entropy(short, q), limit("loss", dtype))
     assert gradient[1] == 0
-    assert_ulps(gradient[[0, 2]], widen(short_gradient), 2, np.ones(2))
+    expected, scale = reference.cross_entropy_backward(1.0, short, q)
+    assert_ulps(gradient[[0, 2]], expected, limit("mixed gradient", dtype), scale)
 
 
 def test_zero_weight_times_minus_infinity_is_0(dtype):
@@ -219,7 +209,9 @@ def test_huge_ranges_do_not_overflow(wider_dtype):
     log_p = crossent.log_softmax(rows)
     np.testing.assert_array_equal(log_p[[0, 3]], [[0, -INF], [0, -largest]])
     losses = crossent.cross_entropy(rows, [0, 0, 1, 1], reduction="none")
-    np.testing.assert_allclose(losses, [0, np.log(2), np.log(2), largest], rtol=3e-7)
+    assert_ulps(
+        losses, reference.cross_entropy(rows, np.array([0, 0, 1, 1]), reduction="none"), limit("loss", wider_dtype)
+    )
 
 
 def test_float16_reductions_do_not_overflow(narrow_dtype):
@@ -253,11 +245,3 @@ def test_equal_logits_are_uniform(dtype):
         assert_ulps(crossent.logsumexp(row), expected, limit("logsumexp", dtype))
         zero = np.zeros(classes, dtype)
         assert_ulps(crossent.logsumexp(zero), np.log(np.longdouble(classes)), limit("logsumexp", dtype))
-
-
-def test_adding_a_constant_exactly_changes_no_bit():
-    for dtype, constant in ((FLOAT32, 2.0**10), (FLOAT64, 2.0**20)):
-        x = np.round(normal((5, 300), dtype) * 64).astype(dtype) / dtype.type(64)
-        for name in ROW_FUNCTIONS:
-            function = getattr(crossent, name)
-            assert_same_bits(function(x + dtype.type(constant)), function(x))

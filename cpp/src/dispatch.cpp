@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "crossent/runtime.hpp"
+#include "api.hpp"
 
 namespace crossent {
 

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <mutex>
 
-#include "crossent/scoring.hpp"
+#include "api.hpp"
 #include "dispatch.hpp"
 #include "elements.hpp"
 #include "loss.hpp"

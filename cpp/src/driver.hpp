@@ -1,7 +1,7 @@
 // What all drivers share: from arrays of any layout to kernel calls on runs of rows.
 #pragma once
 
-#include "crossent/types.hpp"
+#include "api.hpp"
 #include "kernels.hpp"
 #include "rows.hpp"
 

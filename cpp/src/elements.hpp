@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "crossent/types.hpp"
+#include "api.hpp"
 
 namespace crossent {
 

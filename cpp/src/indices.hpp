@@ -1,7 +1,7 @@
 // Class indices of any integer dtype: read as 64-bit numbers, checked, and reported where they are out of range.
 #pragma once
 
-#include "crossent/types.hpp"
+#include "api.hpp"
 
 namespace crossent {
 

@@ -3,18 +3,8 @@
 // crash older processors), so nothing is included here that defines functions or templates for others.
 #include "kernels.hpp"
 
-#include <stddef.h>
-#include <stdint.h>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#elif defined(__aarch64__)
-#include <arm_neon.h>
-#endif
+#include "simd/compiler.hpp"
 
-#define CROSSENT_INLINE inline __attribute__((always_inline))
-// For what many kernels share: inlined everywhere, a target would take minutes to compile and megabytes to ship.
-#define CROSSENT_SHARED __attribute__((noinline))
-#define CROSSENT_LAMBDA __attribute__((always_inline))
 #define CROSSENT_STRING_OF(name) #name
 #define CROSSENT_STRING(name) CROSSENT_STRING_OF(name)
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <mutex>
 
-#include "crossent/scoring.hpp"
+#include "api.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
 #include "elements.hpp"

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "crossent/crossent.hpp"
+#include "api.hpp"
 #include "driver.hpp"
 #include "exact_sum.hpp"
 #include "indices.hpp"

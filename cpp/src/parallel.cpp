@@ -12,7 +12,7 @@
 #include <pthread.h>
 #endif
 
-#include "crossent/runtime.hpp"
+#include "api.hpp"
 
 namespace crossent {
 namespace {

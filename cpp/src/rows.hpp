@@ -2,7 +2,7 @@
 // those that it cannot.
 #pragma once
 
-#include "crossent/types.hpp"
+#include "api.hpp"
 #include "kernels.hpp"
 
 namespace crossent {

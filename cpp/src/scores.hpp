@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "crossent/types.hpp"
+#include "api.hpp"
 #include "elements.hpp"
 #include "indices.hpp"
 #include "rows.hpp"

@@ -1,8 +1,7 @@
 // What drivers of scores share, and the driver of token_log_probs.
-#include "crossent/scoring.hpp"
-
 #include <algorithm>
 
+#include "api.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
 #include "elements.hpp"

@@ -1,7 +1,7 @@
 // Drivers of the array functions: softmax, log_softmax, logsumexp and the gradients of the first two.
 #include <algorithm>
 
-#include "crossent/crossent.hpp"
+#include "api.hpp"
 #include "dispatch.hpp"
 #include "driver.hpp"
 #include "elements.hpp"

@@ -1,5 +1,5 @@
 // The version, which the build takes from pyproject.toml.
-#include "crossent/runtime.hpp"
+#include "api.hpp"
 
 namespace crossent {
 

@@ -225,8 +225,8 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
             before = max;
             const T* probabilities = kIndex ? nullptr : second.block(first, n);
             sum_row<2>(sums, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-              // Lanes beyond the row have share 0, and so no term.
-              const Vec<T> share = this->row_share(probabilities, first, i, load);
+              // Lanes beyond the row have share 0, and so no term; smoothing would give them their part of it.
+              const Vec<T> share = load.only(this->row_share(probabilities, first, i, load));
               return this->distance_terms(share, splat(m), load(block + i, (T)0));
             });
           });

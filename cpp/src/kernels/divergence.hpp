@@ -343,10 +343,10 @@ struct DivergenceGradient : DivergenceTerms<T> {
   static constexpr bool kOutput = true;
   using DivergenceTerms<T>::DivergenceTerms;
 
-  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, T* out) const {
+  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const T *p = tiles.logits + t * tiles.size, *q = tiles.second + t * tiles.size;
     const auto gradient = this->element(TileOfRows<T>{tiles.lane(t)});
-    write_tile(out, tiles.classes,
+    write_tile(out,
                [&](ptrdiff_t c) CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
   }
   CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, const T*,

@@ -10,12 +10,23 @@ struct FullLoad {
   CROSSENT_INLINE Vec<T> operator()(const T* p, T) const {
     return load(p);
   }
+  template <class T>
+  CROSSENT_INLINE Vec<T> only(Vec<T> v) const {
+    return v;
+  }
 };
 struct PartialLoad {
   ptrdiff_t count;
   template <class T>
   CROSSENT_INLINE Vec<T> operator()(const T* p, T fill) const {
     return load_partial(p, count, fill);
+  }
+  // v in the row's lanes, 0 in those beyond it.
+  template <class T>
+  CROSSENT_INLINE Vec<T> only(Vec<T> v) const {
+    T lane[Vec<T>::kLanes];
+    store(lane, v);
+    return load_partial(lane, count, (T)0);
   }
 };
 

@@ -36,6 +36,16 @@ CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)_mm
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
   return (NativeDouble)_mm_cvtps_pd(_mm_movehl_ps((__m128)a, (__m128)a));
 }
+// Not two ordinary conversions: gcc 12 makes vectors of them and takes (double)(float)x for x where a load follows the store.
+CROSSENT_INLINE NativeDouble load_widened(const float* p) {
+  NativeFloat a = {};
+  __builtin_memcpy(&a, p, 2 * sizeof *p);
+  return widen_low(a);
+}
+CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
+  const __m128 narrow = _mm_cvtpd_ps((__m128d)a);
+  __builtin_memcpy(p, &narrow, 2 * sizeof *p);
+}
 #else
 CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
   return a[0] < b[0] || a[1] < b[1] || a[2] < b[2] || a[3] < b[3];
@@ -47,13 +57,13 @@ CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
 CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) { return a[0] == b[0] || a[1] == b[1]; }
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return NativeDouble{(double)a[0], (double)a[1]}; }
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return NativeDouble{(double)a[2], (double)a[3]}; }
-#endif
-
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return NativeDouble{(double)p[0], (double)p[1]}; }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
-  p[0] = (float)a[0];
-  p[1] = (float)a[1];
+  float lane[] = {(float)a[0], (float)a[1]};
+  asm("" : "+m"(lane));  // see above: the compiler cannot tell what stands there
+  __builtin_memcpy(p, lane, sizeof lane);
 }
+#endif
 
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
 CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { __builtin_memcpy(p, &a, sizeof a); }

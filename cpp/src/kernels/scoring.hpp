@@ -258,17 +258,20 @@ struct Scores {
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
     tile_maxima(tiles, statistics.max);
-    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles.logits + t * tiles.size, tiles.lane(t), tiles.classes);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles, t);
   }
-  // The rows of one tile, from `lane` of the group on.
-  CROSSENT_SHARED void score_tile(const T* tile, ptrdiff_t lane, ptrdiff_t classes) {
+  CROSSENT_SHARED void score_tile(const Tiles<T>& tiles, ptrdiff_t t) {
+    const T* tile = tiles.logits + t * tiles.size;
+    const ptrdiff_t lane = tiles.lane(t), classes = tiles.classes;
     const Vec<T> none = zero<T>(), lowest = splat((T)-__builtin_inf());
     const Vec<T> m = load(statistics.max + lane), origin = select(m > lowest, m, none);
     Vec<T> at_max = none;
     TileSum<T> sums[2];
-    sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      tiles.prefetch(t, c);
       return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
-    });
+    };
+    sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
     double low[kTileRows<T>];
     store_as_double(statistics.ties + lane, at_max);
     sums[0].write(statistics.sum + lane, statistics.sum_low + lane);

@@ -254,10 +254,8 @@ struct DivergenceTerms {
   }
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
-    Tiles<T> second = tiles;
-    second.logits = tiles.second;
-    tile_maxima(tiles, p_statistics.max);
-    tile_maxima(second, q_statistics.max);
+    copy_maxima(tiles, tiles.maxima, p_statistics.max);
+    copy_maxima(tiles, tiles.second_maxima, q_statistics.max);
     for (ptrdiff_t t = 0; t < tiles.count; ++t) add_tile(tiles, t);
   }
   CROSSENT_SHARED void add_tile(const Tiles<T>& tiles, ptrdiff_t t) {

@@ -23,8 +23,9 @@
 constexpr ptrdiff_t kShortRow = 192;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
-// A group of rows should stay in the first-level cache between its steps.
-constexpr ptrdiff_t kGroupBytes = 1 << 15;
+// A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
+// per element for log_softmax of 1000 classes, 16 KiB: 0.32).
+constexpr ptrdiff_t kGroupBytes = 1 << 14;
 // So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
 // compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
 constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
@@ -126,6 +127,7 @@ template <class T>
 struct TileBuffers {
   ptrdiff_t tiles, size;  // size: elements of a tile
   T *staging, *second, *kept, *logits, *next_logits;
+  alignas(kVectorBytes) T maxima[kGroupRows<T>], next_maxima[kGroupRows<T>], second_maxima[kGroupRows<T>];
 
   CROSSENT_INLINE TileBuffers(const Run& run, ptrdiff_t most)
       : tiles(most),
@@ -147,11 +149,13 @@ struct TileBuffers {
     T* const present = logits;
     logits = next_logits;
     next_logits = present;
+    __builtin_memcpy(maxima, next_maxima, sizeof maxima);
   }
   // The logits of a row that is not to be read.
   CROSSENT_INLINE void clear_row(ptrdiff_t row, ptrdiff_t classes) {
     T* lane = logits + row / kTileRows<T> * size + row % kTileRows<T>;
     for (ptrdiff_t c = 0; c < classes; ++c) lane[c * kTileRows<T>] = 0;
+    maxima[row] = 0;
   }
 };
 
@@ -163,19 +167,20 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   const ptrdiff_t most = tiles_per_group(run.classes, columns);
   TileBuffers<T> buffers(run, most);
   ptrdiff_t count = group_rows<Op>(run, 0, most * kTileRows<T>);
-  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size);
+  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima);
   for (ptrdiff_t first = 0, following; first < run.rows; first += count, count = following) {
     following = group_rows<Op>(run, first + count, most * kTileRows<T>);
     op.begin(first, count);
     if (reads_columns) {
       reader.read(run.classes);
       buffers.swap();
-      reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size);
+      reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size,
+                               buffers.next_maxima);
     } else {
-      load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.staging);
+      load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.maxima, buffers.staging);
     }
     if constexpr (Op::kInputs == 2) {
-      load_tiles(run.second, first, count, run.classes, buffers.second, buffers.size, buffers.staging);
+      load_tiles(run.second, first, count, run.classes, buffers.second, buffers.size, buffers.second_maxima, buffers.staging);
     }
     for (ptrdiff_t row = 0; op.skips && row < count; ++row) {
       if (!op.live(row)) buffers.clear_row(row, run.classes);
@@ -188,6 +193,8 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
                          buffers.size,
                          buffers.logits,
                          buffers.second,
+                         buffers.maxima,
+                         buffers.second_maxima,
                          buffers.kept,
                          ahead ? ahead : nothing,
                          soon ? soon : nothing,

@@ -263,7 +263,7 @@ struct Scores {
   }
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
-    tile_maxima(tiles, statistics.max);
+    copy_maxima(tiles, tiles.maxima, statistics.max);
     for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles, t);
   }
   CROSSENT_SHARED void score_tile(const Tiles<T>& tiles, ptrdiff_t t) {

@@ -187,9 +187,10 @@ template <class T>
 struct Tiles {
   ptrdiff_t count, classes, size;  // size: elements from one tile to the next
   const T *logits, *second;        // second: where an operation has such
-  T* kept;                         // room for a number an element
-  const char *ahead, *soon;        // what will be read and written next, as many cache lines as there are vectors
-  ColumnReader<T>* next;           // what will be computed next, where it is read meanwhile; or null
+  const T *maxima, *second_maxima;
+  T* kept;                   // room for a number an element
+  const char *ahead, *soon;  // what will be read and written next, as many cache lines as there are vectors
+  ColumnReader<T>* next;     // what will be computed next, where it is read meanwhile; or null
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
   CROSSENT_INLINE void prefetch(ptrdiff_t t, ptrdiff_t c) const {
     const ptrdiff_t line = (t * classes + c) * kVectorBytes;
@@ -203,18 +204,8 @@ struct Tiles {
 };
 
 template <class T>
-CROSSENT_INLINE void tile_maxima(const Tiles<T>& tiles, T* max) {
-  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-    const T* tile = tiles.logits + t * tiles.size;
-    Vec<T> a = splat((T)-__builtin_inf()), b = a;
-    ptrdiff_t c = 0;
-    for (; c + 2 <= tiles.classes; c += 2) {
-      a = max_or_second(load(tile + c * kTileRows<T>), a);
-      b = max_or_second(load(tile + (c + 1) * kTileRows<T>), b);
-    }
-    if (c < tiles.classes) a = max_or_second(load(tile + c * kTileRows<T>), a);
-    store(max + tiles.lane(t), max_or_second(a, b));
-  }
+CROSSENT_INLINE void copy_maxima(const Tiles<T>& tiles, const T* maxima, T* to) {
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) store(to + tiles.lane(t), load(maxima + tiles.lane(t)));
 }
 
 // Calls add(t, exponential) for each tile: exponential(x) is exp(x - max) * 2**bias, the origin being 0 where the maximum is
@@ -295,7 +286,7 @@ CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& g
 // The statistics of the rows of tiles of at most kBlock classes. Their exponentials are in `kept` where kKeep.
 template <bool kKeep, class T>
 CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
-  tile_maxima(tiles, group.max);
+  copy_maxima(tiles, tiles.maxima, group.max);
   if (tiles.classes <= kShortTile) {
     sum_short_tiles(tiles, group);
   } else {

@@ -32,12 +32,16 @@ CROSSENT_INLINE void for_each_chunk(ptrdiff_t classes, F&& f) {
   if (classes % kChunk<T> != 0) f(classes - kChunk<T>);
 }
 
-// kTileRows rows of `classes` >= kChunk contiguous elements, `stride` bytes apart -> tile.
+// kTileRows rows of `classes` >= kChunk contiguous elements, `stride` bytes apart -> tile, and the rows' maxima.
 template <class T>
-CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdiff_t classes, T* tile) {
+CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdiff_t classes, T* tile, T* maxima) {
   using Native = typename Vec<T>::Native;
+  constexpr ptrdiff_t native_lanes = Vec<T>::kNativeLanes;
+  const auto larger = [](Native a, Native b) CROSSENT_LAMBDA { return a > b ? a : b; };
+  Vec<T> max = splat((T)-__builtin_inf());
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
+    for_each_part([&](int part) CROSSENT_LAMBDA {
+      const ptrdiff_t first = part * native_lanes;
       Native v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
         v[i] = (Native)load_chunks(rows + (first + i) * stride + c * (ptrdiff_t)sizeof(T), kChunk<T> * stride);
@@ -46,8 +50,13 @@ CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdi
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
         *(typename NativeOf<T>::unaligned*)(tile + (c + i) * kTileRows<T> + first) = v[i];
       }
-    }
+      // A NaN may hide other numbers of its chunk.
+      Native chunk = larger(v[0], v[1]);
+      if constexpr (kChunk<T> == 4) chunk = larger(chunk, larger(v[2], v[3]));
+      max.part[part] = larger(chunk, max.part[part]);
+    });
   });
+  store(maxima, max);
 }
 template <class T>
 CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* rows, ptrdiff_t stride) {
@@ -66,15 +75,22 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   });
 }
 
-// Elements of rows that lie one element apart: of adjacent tiles, class by class, so that a class's neighbours in memory are
-// touched together (of a large array each class is in a page of its own). `size`: elements from one tile to the next.
+// Some classes of rows that lie one element apart: of adjacent tiles together, so that a class's neighbours in memory are
+// touched together (of a large array each class is in a page of its own); `size`: elements from one tile to the next. The rows'
+// maxima are raised.
 template <class S, class T>
 CROSSENT_INLINE void load_columns(const S* p, ptrdiff_t class_stride, ptrdiff_t rows, ptrdiff_t classes, T* tiles,
-                                  ptrdiff_t size) {
-  const ptrdiff_t full = rows / kTileRows<T>, rest = rows % kTileRows<T>;
-  for (ptrdiff_t c = 0; c < classes; ++c, p = (const S*)((const char*)p + class_stride), tiles += kTileRows<T>) {
-    for (ptrdiff_t t = 0; t < full; ++t) store(tiles + t * size, load(p + t * kTileRows<T>));
-    if (rest > 0) store(tiles + full * size, load_some(p + full * kTileRows<T>, rest));
+                                  ptrdiff_t size, T* maxima) {
+  for (ptrdiff_t r = 0; r < rows; r += kTileRows<T>, tiles += size) {
+    const ptrdiff_t left = rows - r;
+    Vec<T> max = load(maxima + r);
+    for (ptrdiff_t c = 0; c < classes; ++c) {
+      const S* from = (const S*)((const char*)p + c * class_stride) + r;
+      const Vec<T> v = left >= kTileRows<T> ? load(from) : load_some(from, left);
+      store(tiles + c * kTileRows<T>, v);
+      max = max_or_second(v, max);
+    }
+    store(maxima + r, max);
   }
 }
 
@@ -82,14 +98,14 @@ CROSSENT_INLINE void load_columns(const S* p, ptrdiff_t class_stride, ptrdiff_t 
 template <class T>
 struct ColumnReader {
   Operand from;
-  ptrdiff_t rows, classes;
-  T* tiles;
-  ptrdiff_t size, done = 0;
+  ptrdiff_t rows, classes, size, done = 0;
+  T *tiles, *maxima;
 
   CROSSENT_INLINE ColumnReader(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t all_classes, T* target,
-                               ptrdiff_t tile_size)
-      : from(a), rows(count), classes(all_classes), tiles(target), size(tile_size) {
+                               ptrdiff_t tile_size, T* target_maxima)
+      : from(a), rows(count), classes(all_classes), size(tile_size), tiles(target), maxima(target_maxima) {
     from.data += first * a.row_stride;
+    fill(maxima, count, (T)-__builtin_inf());
   }
 
   CROSSENT_INLINE void read(ptrdiff_t more) {
@@ -100,7 +116,7 @@ struct ColumnReader {
       for (ptrdiff_t r = 0; r <= rows; r += kTileRows<T>) __builtin_prefetch(p + c * from.class_stride + r * from.row_stride);
     }
     with_elements<T>(from.type, [&](auto* typed) CROSSENT_LAMBDA {
-      load_columns((decltype(typed))p, from.class_stride, rows, n, tiles + done * kTileRows<T>, size);
+      load_columns((decltype(typed))p, from.class_stride, rows, n, tiles + done * kTileRows<T>, size, maxima);
     });
     done += n;
   }
@@ -122,14 +138,19 @@ CROSSENT_INLINE void store_columns(S* p, ptrdiff_t class_stride, ptrdiff_t rows,
 
 // Elements that lie anywhere, of the rows of one tile.
 template <class S, class T>
-CROSSENT_INLINE void load_anywhere(const S*, const Operand& a, const char* base, ptrdiff_t rows, ptrdiff_t classes, T* tile) {
+CROSSENT_INLINE void load_anywhere(const S*, const Operand& a, const char* base, ptrdiff_t rows, ptrdiff_t classes, T* tile,
+                                   T* maxima) {
+  Vec<T> max = splat((T)-__builtin_inf());
   for (ptrdiff_t c = 0; c < classes; ++c) {
     S lane[kTileRows<T>];
     for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
       lane[r] = load_element<S>(base + (r < rows ? r : rows - 1) * a.row_stride + c * a.class_stride);
     }
-    store(tile + c * kTileRows<T>, load(lane));
+    const Vec<T> v = load(lane);
+    store(tile + c * kTileRows<T>, v);
+    max = max_or_second(v, max);
   }
+  store(maxima, max);
 }
 template <class S, class T>
 CROSSENT_INLINE void store_anywhere(S*, const Operand& a, char* base, ptrdiff_t rows, ptrdiff_t classes, const T* tile) {
@@ -154,11 +175,12 @@ CROSSENT_INLINE void copy_rows(const char* from, ptrdiff_t from_stride, char* to
   for (ptrdiff_t r = 0; r < rows; ++r) __builtin_memcpy(to + r * to_stride, from + r * from_stride, bytes);
 }
 
-// The first `count` rows from `base` on -> tile.
+// The first `count` rows from `base` on -> tile, and their maxima.
 template <class T>
-CROSSENT_INLINE void load_tile(const Operand& a, const char* base, ptrdiff_t count, ptrdiff_t classes, T* tile, T* staging) {
+CROSSENT_INLINE void load_tile(const Operand& a, const char* base, ptrdiff_t count, ptrdiff_t classes, T* tile, T* maxima,
+                               T* staging) {
   if (!is_contiguous(a) || classes < kChunk<T>) {
-    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_anywhere(typed, a, base, count, classes, tile); });
+    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_anywhere(typed, a, base, count, classes, tile, maxima); });
     return;
   }
   const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
@@ -167,27 +189,28 @@ CROSSENT_INLINE void load_tile(const Operand& a, const char* base, ptrdiff_t cou
   } else if (count < kTileRows<T>) {
     copy_rows(base, a.row_stride, (char*)staging, staged_stride, count, staged_stride);
   } else {
-    return transpose_to_tile(base, a.row_stride, classes, tile);
+    return transpose_to_tile(base, a.row_stride, classes, tile, maxima);
   }
   __builtin_memset(staging + count * classes, 0, (kTileRows<T> - count) * staged_stride);
-  transpose_to_tile((const char*)staging, staged_stride, classes, tile);
+  transpose_to_tile((const char*)staging, staged_stride, classes, tile, maxima);
 }
 
 // Rows first, …, first + count - 1 of an operand -> tiles, `size` elements from one to the next; the lanes beyond `count` hold
 // 0 or the last row. `staging` holds kTileRows * classes elements.
 template <class T>
 CROSSENT_SHARED void load_tiles(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t classes, T* tiles, ptrdiff_t size,
-                                T* staging) {
+                                T* maxima, T* staging) {
   const char* base = a.data + first * a.row_stride;
   if (is_columns<T>(a, classes)) {
     with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
-      load_columns((decltype(typed))base, a.class_stride, count, classes, tiles, size);
+      fill(maxima, count, (T)-__builtin_inf());
+      load_columns((decltype(typed))base, a.class_stride, count, classes, tiles, size, maxima);
     });
     return;
   }
   for (ptrdiff_t done = 0; done < count; done += kTileRows<T>, tiles += size, base += kTileRows<T> * a.row_stride) {
     const ptrdiff_t rows = count - done < kTileRows<T> ? count - done : kTileRows<T>;
-    load_tile(a, base, rows, classes, tiles, staging);
+    load_tile(a, base, rows, classes, tiles, maxima + done, staging);
   }
 }
 

@@ -49,6 +49,7 @@ const LimitLoops& limits_of(const std::string& name) {
 constexpr std::ptrdiff_t kGranule = 512;          // what limits.hpp wants lengths to be multiples of
 constexpr std::ptrdiff_t kExpBytes = 1 << 14;     // input of the exponentials: with the output, inside the first-level cache
 constexpr std::ptrdiff_t kStreamedSet = 1 << 25;  // from here on outputs are written past the caches, too
+constexpr std::ptrdiff_t kTopK = 5;               // most probable classes that scores_top5 asks for
 constexpr std::ptrdiff_t kColumnClasses = 21;     // as many as a common segmentation task has
 
 // --------------------------------------------------------------------------------------------------------------------- limits
@@ -124,8 +125,11 @@ struct Subject {
   ElementTypes types = kElementTypes[0];
   Kernel kernel = nullptr;
   CrossEntropyKernel loss_kernel = nullptr;
+  ScoreKernel score_kernel = nullptr;
+  DivergenceKernel divergence_kernel = nullptr;
+  std::ptrdiff_t top_k = 0;                          // of score_kernel
   std::ptrdiff_t input = 0, second = 0, output = 0;  // bytes per element, 0: no such array
-  bool exponential = true;
+  int exponentials = 1;                              // of an element
   std::ptrdiff_t classes = 0, rows = 0, working_set = 0;
   bool columns = false, stream = false;
 
@@ -168,6 +172,12 @@ class Pass {
       }
       if (subject_.loss_kernel) {
         subject_.loss_kernel(run);
+      } else if (subject_.score_kernel) {
+        score(run);
+      } else if (subject_.divergence_kernel) {
+        DivergenceRun divergence;
+        static_cast<Run&>(divergence) = run;
+        subject_.divergence_kernel(divergence);
       } else {
         subject_.kernel(run);
       }
@@ -175,6 +185,16 @@ class Pass {
   }
 
  private:
+  void score(const CrossEntropyRun& given) const {
+    ScoreRun run;
+    static_cast<Run&>(run) = given;
+    run.target = given.target;
+    run.max = scores_.max, run.log_sum = scores_.log_sum, run.entropy = scores_.entropy;
+    run.argmax = scores_.argmax, run.rank = scores_.rank;
+    run.top = scores_.top, run.top_k = subject_.top_k;
+    subject_.score_kernel(run);
+  }
+
   Operand operand(char* data, DType dtype) const {
     const std::ptrdiff_t item = item_size(dtype);
     Operand array;
@@ -185,7 +205,15 @@ class Pass {
     return array;
   }
 
+  // Where scores go.
+  struct Scores {
+    double max[kMaxBlockRows], log_sum[kMaxBlockRows], entropy[kMaxBlockRows];
+    std::int64_t argmax[kMaxBlockRows], rank[kMaxBlockRows];
+    TopEntry top[kMaxBlockRows * kTopK];
+  };
+
   const Subject& subject_;
+  mutable Scores scores_;
   CrossEntropyRun run_;
   std::vector<std::int64_t> target_;
   std::vector<float> weight_;  // enough for as many float64
@@ -219,7 +247,7 @@ void run_kernel(benchmark::State& state, const Subject& subject) {
   const std::ptrdiff_t copied = subject.output ? subject.input + subject.output : 0;
   const double moving =
       count * (static_cast<double>(copied) * limits.copy + static_cast<double>(subject.element_bytes() - copied) * limits.read);
-  const double exponentials = count * (!subject.exponential ? 0 : subject.input == 8 ? limits.exp_f64 : limits.exp_f32);
+  const double exponentials = count * subject.exponentials * (subject.input == 8 ? limits.exp_f64 : limits.exp_f32);
   run_loop(state, elements * subject.element_bytes(), elements, std::max(moving, exponentials), pass);
 }
 
@@ -243,18 +271,29 @@ void register_subject(Subject subject, const std::string& kernel, std::ptrdiff_t
   benchmark::RegisterBenchmark(name.c_str(), [subject](benchmark::State& state) { run_kernel(state, subject); });
 }
 
+using NamedSubjects = std::vector<std::pair<std::string, Subject>>;
+
+void add_scores(const KernelTable& table, int compute_type, Subject s, NamedSubjects& all) {
+  s.score_kernel = table.max_and_log_sum[compute_type];
+  all.emplace_back("max_and_log_sum", s);
+  s.score_kernel = table.scores[compute_type];
+  all.emplace_back("scores", s);
+  s.top_k = kTopK;
+  all.emplace_back("scores_top5", s);
+}
+
 // Every kernel of a table for these element types, with its name.
-std::vector<std::pair<std::string, Subject>> subjects_of(const KernelTable& table, const ElementTypes& types) {
+NamedSubjects subjects_of(const KernelTable& table, const ElementTypes& types) {
   Subject base;
   base.table = &table;
   base.types = types;
   base.input = item_size(types.in);
   const std::ptrdiff_t out = item_size(types.out), compute = item_size(types.compute());
   const int e = static_cast<int>(types.in == DType::float64 ? ComputeType::f64 : ComputeType::f32);
-  std::vector<std::pair<std::string, Subject>> all;
+  NamedSubjects all;
   const auto add = [&](const std::string& name, Kernel kernel, std::ptrdiff_t second, std::ptrdiff_t output, bool exponential) {
     Subject s = base;
-    s.kernel = kernel, s.second = second, s.output = output, s.exponential = exponential;
+    s.kernel = kernel, s.second = second, s.output = output, s.exponentials = exponential ? 1 : 0;
     all.emplace_back(name, s);
   };
   add("softmax", table.softmax[e], 0, out, true);
@@ -263,6 +302,14 @@ std::vector<std::pair<std::string, Subject>> subjects_of(const KernelTable& tabl
   add("log_softmax_backward", table.log_softmax_backward[e], base.input, out, true);
   const bool widens = types.in != types.out;  // without an array output the same kernels as those that do not
   if (!widens) add("logsumexp", table.logsumexp[e], 0, 0, true);
+  if (!widens) add_scores(table, e, base, all);
+  const auto add_divergence = [&](const char* name, DivergenceKernel kernel, std::ptrdiff_t output) {
+    Subject s = base;
+    s.divergence_kernel = kernel, s.second = base.input, s.output = output, s.exponentials = 2;
+    all.emplace_back(name, s);
+  };
+  if (!widens) add_divergence("kl_divergence", table.divergence[e], 0);
+  add_divergence("kl_divergence_gradient", table.divergence_gradient[e], out);
   constexpr const char* kinds[kTargetKinds] = {"", "_smoothed", "_probabilities", "_weighted_probabilities"};
   for (int k = 0; k < kTargetKinds; ++k) {
     Subject s = base;

@@ -152,23 +152,22 @@ def test_huge_ranges_do_not_overflow(wider_dtype):
     assert crossent.kl_divergence(p, p[::-1].copy(), reduction="sum") == 0
 
 
-@pytest.mark.parametrize(("classes", "temperature"), [(2, 1.0), (60, 0.25), (1000, 1.0), (9000, 4.0)])
-def test_log_ratios_of_every_size_are_weighed(classes, temperature, dtype):
+@pytest.mark.parametrize(
+    ("classes", "place", "temperature"), [(2, 0, 1.0), (60, 59, 0.25), (1000, 500, 1.0), (5000, 4999, 4.0)]
+)
+def test_log_ratios_of_every_size_are_weighed(classes, place, temperature, dtype):
     """Also where a sum of exponentials times log-ratios leaves the range of the dtype, but the divergence does not."""
     needs_wide(dtype)
     last = 1 - FORMATS[dtype.name][1]  # exponent of the largest number
-    confidences, exponents = (-90, -20, 0, 20), range(3, last, max(1, last // 12))
+    confidences, exponents = (-90, -20, 0, 20), range(3, last, max(1, last // 7))
     rows = len(confidences) * len(exponents)
-    for place in (0, classes - 1):
-        p, q = normal((rows, classes), dtype), normal((rows, classes), dtype, seed=1)
-        p[:, place] = np.repeat(
-            confidences, len(exponents)
-        )  # in p a class all but impossible, ordinary or all but sure
-        q[:, place] = np.tile([-(2.0**exponent) for exponent in exponents], len(confidences))
-        check(p, q, temperature=temperature, note=f"class {place}")
+    p, q = normal((rows, classes), dtype), normal((rows, classes), dtype, seed=1)
+    p[:, place] = np.repeat(confidences, len(exponents))  # in p a class all but impossible, ordinary or all but sure
+    q[:, place] = np.tile([-(2.0**exponent) for exponent in exponents], len(confidences))
+    check(p, q, temperature=temperature)
 
 
-@pytest.mark.parametrize("classes", [2, 60, 1000, 20_000])
+@pytest.mark.parametrize("classes", [2, 60, 1000, 9000])
 def test_rows_that_span_the_range_of_the_dtype(classes, wider_dtype):
     needs_wide(wider_dtype)
     largest = float(np.finfo(wider_dtype).max)

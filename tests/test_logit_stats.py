@@ -67,7 +67,7 @@ def test_a_growing_maximum_keeps_the_sums(wider_dtype):
             assert_stats(stats, logits, np.array(4095), top_k=3, note=f"step {step}")
 
 
-@pytest.mark.parametrize("classes", [2, 16, 17, 48, 49, 100, 4096, 4097, 9000])
+@pytest.mark.parametrize("classes", [2, 16, 17, 49, 100, 4097, 9000])
 def test_top_k_of_every_size(classes, dtype):
     logits = normal((3, classes), dtype)
     for top_k in (1, 2, 8, 16, 17, classes - 1, classes):

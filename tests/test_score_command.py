@@ -260,14 +260,22 @@ def test_bfloat16_without_ml_dtypes(capsys, monkeypatch):
     assert "ml_dtypes" in failure(capsys, "score", "logits.npy", "targets.npy")
 
 
-@pytest.mark.parametrize(("value", "printed"), [(np.nan, None), (-np.inf, None)])
-def test_a_loss_that_is_no_number_is_status_3(value, printed, capsys):
+@pytest.mark.parametrize(("value", "loss"), [(np.nan, "nan"), (-np.inf, "inf")])
+@pytest.mark.parametrize("block_bytes", [1000, 1 << 23])
+def test_a_loss_that_is_no_number_is_status_3_and_the_first_one_is_named(value, loss, block_bytes, capsys, monkeypatch):
+    monkeypatch.setattr(_score, "BLOCK_BYTES", block_bytes)
     logits, targets = make_samples()
-    logits[1, 1, targets[1, 1]] = value
+    for place in ((1, 2), (4, 7)):
+        logits[place][targets[place]] = value
+    logits[0, 3], targets[0, 3] = np.nan, -100  # ignored
     save(logits=logits, targets=targets)
-    assert report(capsys, "score", "logits.npy", "targets.npy", status=3)["loss"] is printed
+    assert report(capsys, "score", "logits.npy", "targets.npy", status=3)["loss"] is None
     assert main(["score", "logits.npy", "targets.npy"]) == 3
-    assert "loss" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "loss" in out
+    assert err == f"targets.npy: the loss of the target at (1, 2) is {loss}\n"
+    assert main(["score", "logits.npy", "targets.npy", "--shift"]) == 3
+    assert "at (0, 4) is nan" in capsys.readouterr().err  # whose logits are those before
 
 
 def test_no_samples(capsys):

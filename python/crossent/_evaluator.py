@@ -22,16 +22,24 @@ BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an `Evaluator` has found."""
+    """What an `Evaluator` has found.
+
+    Parameters
+    ----------
+    count : int
+        Samples that were not ignored.
+    loss : float
+        Their mean cross-entropy in nats; NaN if there are none.
+    perplexity : float
+        ``exp(loss)``.
+    accuracy : dict of int to float
+        For each k of `top_k`, the share of samples whose target is among the k most probable classes.
+    """
 
     count: int
-    """Samples that were not ignored."""
     loss: float
-    """Their mean cross-entropy in nats; NaN if there are none."""
     perplexity: float
-    """``exp(loss)``."""
     accuracy: dict[int, float]
-    """For each k of `top_k`, the share of samples whose target is among the k most probable classes."""
 
 
 class Evaluator:

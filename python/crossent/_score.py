@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ._evaluator import Evaluator, split
 from ._progress import Progress
 from ._runtime import set_num_threads
 from ._score_example import write_example
-from ._scoring import logit_stats
+from ._scoring import logit_stats, token_log_probs
 
 __all__ = ["add_compare_arguments", "add_score_arguments", "compare", "score"]
 
@@ -175,6 +175,8 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
             evaluator.update(some_logits, some_targets)
             progress.add(some_logits.nbytes)
     result = evaluator.result()
+    if result.count and not math.isfinite(result.loss):
+        _tell_where(logits, targets, args)
     return {
         "logits": _described(args.first),
         "count": result.count,
@@ -185,6 +187,31 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
         "accuracy": result.accuracy,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _tell_where(logits: NDArray[Any], targets: NDArray[Any], args: argparse.Namespace) -> None:
+    """Name the first target whose loss is not finite, on stderr."""
+    numbers = np.arange(targets.size).reshape(targets.shape)
+    axis = logits.ndim - 1
+    for (some_logits, some_targets, _), (_, some_numbers, _) in zip(
+        split(logits, targets, axis, BLOCK_BYTES), split(logits, numbers, axis, BLOCK_BYTES), strict=True
+    ):
+        kept = some_targets != args.ignore_index
+        losses = -token_log_probs(some_logits, np.where(kept, some_targets, 0))
+        bad = kept & ~np.isfinite(losses)
+        if bad.any():
+            where = _position(np.unravel_index(int(some_numbers[bad].min()), targets.shape), args.shift)
+            value = losses[bad][some_numbers[bad].argmin()]
+            print(f"{args.second}: the loss of the target at {where} is {value}", file=sys.stderr)
+            return
+
+
+def _position(where: Sequence[Any], shifted: bool) -> tuple[int, ...]:
+    """A place in the whole file of targets."""
+    place = [int(i) for i in where]
+    if shifted:
+        place[-1] += 1
+    return tuple(place)
 
 
 def _compare(args: argparse.Namespace) -> dict[str, Any]:
@@ -247,18 +274,18 @@ def _pair(logits_file: Path, targets_file: Path, args: argparse.Namespace) -> tu
             f"{targets_file} has shape {targets.shape}, but {logits_file} has shape {logits.shape}, which needs "
             f"{logits.shape[:-1]}{hint}"
         )
-    classes, first = logits.shape[-1], 0
+    classes = logits.shape[-1]
     if args.shift:
         if targets.ndim == 0:
             raise InputError(f"{targets_file} has shape (), but --shift needs an axis of tokens")
-        logits, targets, first = logits[..., :-1, :], targets[..., 1:], 1
+        logits, targets = logits[..., :-1, :], targets[..., 1:]
     bad = (targets != args.ignore_index) & ((targets < 0) | (targets >= classes))
     if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        value = targets[where]
-        where = (*where[:-1], where[-1] + first) if where else where
+        place = np.argwhere(bad)[0]
+        where = _position(place, args.shift)
         raise InputError(
-            f"{targets_file}: target {value} at {where} is outside [0, {classes}), the classes of {logits_file}"
+            f"{targets_file}: target {targets[tuple(place)]} at {where} is outside [0, {classes}), the classes of "
+            f"{logits_file}"
         )
     return logits, targets
 

@@ -12,24 +12,36 @@ __all__ = ["LogitStats", "logit_stats", "token_log_probs"]
 
 
 class LogitStats(NamedTuple):
-    """What `logit_stats` tells: arrays with an entry a row, NumPy scalars for a single row."""
+    """What `logit_stats` tells: arrays with an entry a row, NumPy scalars for a single row.
+
+    Parameters
+    ----------
+    max : ndarray or NumPy scalar
+        The largest logit.
+    log_sum : ndarray or NumPy scalar
+        ``log(sum(exp(logits - max)))``, so that ``max + log_sum`` is `logsumexp`.
+    argmax : ndarray or NumPy scalar
+        The class of the largest logit.
+    entropy : ndarray or NumPy scalar
+        Of ``softmax(logits)``, in nats.
+    target_log_prob : ndarray, NumPy scalar or None
+        ``log_softmax(logits)`` at the target; None without target.
+    target_rank : ndarray, NumPy scalar or None
+        How many classes come before the target, 0 for the most probable one; None without target.
+    top_indices : ndarray or None
+        The `top_k` most probable classes along a last axis, most probable first; None for ``top_k=0``.
+    top_log_probs : ndarray or None
+        Their log-probabilities; None for ``top_k=0``.
+    """
 
     max: Any
-    """The largest logit."""
     log_sum: Any
-    """``log(sum(exp(logits - max)))``, so that ``max + log_sum`` is `logsumexp`."""
     argmax: Any
-    """The class of the largest logit."""
     entropy: Any
-    """Of ``softmax(logits)``, in nats."""
     target_log_prob: Any
-    """``log_softmax(logits)`` at the target; None without target."""
     target_rank: Any
-    """How many classes come before the target, 0 for the most probable one; None without target."""
     top_indices: Any
-    """The `top_k` most probable classes along a last axis, most probable first; None for ``top_k=0``."""
     top_log_probs: Any
-    """Their log-probabilities; None for ``top_k=0``."""
 
 
 def token_log_probs(logits: ArrayLike, index: ArrayLike, axis: int = -1, *, out: FloatArray | None = None) -> Any:

@@ -256,18 +256,17 @@ struct DivergenceTerms {
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
     copy_maxima(tiles, tiles.maxima, p_statistics.max);
     copy_maxima(tiles, tiles.second_maxima, q_statistics.max);
-    for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-      add_tile(tiles.logits + t * tiles.size, tiles.second + t * tiles.size, tiles.lane(t), tiles.classes);
-    }
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) add_tile(tiles, t);
   }
-  CROSSENT_SHARED void add_tile(const T* p, const T* q, ptrdiff_t lane, ptrdiff_t classes) {
-    sum_terms(p, q, lane, classes, false, moment + lane, moment_low + lane);
+  CROSSENT_SHARED void add_tile(const Tiles<T>& tiles, ptrdiff_t t) {
+    const ptrdiff_t lane = tiles.lane(t);
+    sum_terms(tiles, t, false, moment + lane, moment_low + lane);
     fill(unit + lane, kTileRows<T>, unit_of(false));
     bool finite = true;
     for (ptrdiff_t r = lane; r < lane + kTileRows<T>; ++r) finite = finite && is_finite(moment[r]);
     if (finite) return;
     double shrunk[kTileRows<T>], shrunk_low[kTileRows<T>];
-    sum_terms(p, q, lane, classes, true, shrunk, shrunk_low);
+    sum_terms(tiles, t, true, shrunk, shrunk_low);
     for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
       if (is_finite(moment[lane + r])) continue;
       moment[lane + r] = shrunk[r];
@@ -275,18 +274,21 @@ struct DivergenceTerms {
       unit[lane + r] = unit_of(true);
     }
   }
-  CROSSENT_SHARED void sum_terms(const T* p, const T* q, ptrdiff_t lane, ptrdiff_t classes, bool shrunk, double* high,
-                                 double* low) {
+  CROSSENT_SHARED void sum_terms(const Tiles<T>& tiles, ptrdiff_t t, bool shrunk, double* high, double* low) {
+    const T *p = tiles.logits + t * tiles.size, *q = tiles.second + t * tiles.size;
+    const ptrdiff_t lane = tiles.lane(t);
     const Vec<T> p_top = load(p_statistics.max + lane), q_top = load(q_statistics.max + lane);
     const Tempering<T> tempering(inverse());
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
-    sum_tile<3>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      tiles.prefetch(t, c);
       Terms<T, 3> result;
       DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
                                       p_at_max, q_at_max, result);
       return result;
-    });
+    };
+    sum_tile<3>(sums, tiles.classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);

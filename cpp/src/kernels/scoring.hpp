@@ -144,20 +144,25 @@ struct MomentSum {
   }
 };
 
-// How many of n contiguous elements are greater than a number.
+// How many of a block's elements from `begin` to `end` are greater than a number. Groups are passed over by their maxima.
 template <class T>
-CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t n, T threshold) {
+CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t begin, ptrdiff_t end, T threshold, const BlockMaxima<T>& maxima) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const Vec<T> limit = splat(threshold), one = splat((T)1), none = zero<T>();
+  const auto greater = [&](Vec<T> v) CROSSENT_LAMBDA { return select(v > limit, one, none); };
   Vec<T> a = none, b = none;
-  ptrdiff_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    a = a + select(load(x + i) > limit, one, none);
-    b = b + select(load(x + i + lanes) > limit, one, none);
-  }
-  for (; i < n; i += lanes) {
-    const Vec<T> v = n - i >= lanes ? load(x + i) : load_partial(x + i, n - i, (T)-__builtin_inf());
-    a = a + select(v > limit, one, none);
+  for (ptrdiff_t i = begin; i < end;) {
+    if (i % kGroupElements<T> == 0 && i + kGroupElements<T> <= end) {
+      if (lane_bits(load(maxima.of_group + i / 4) > limit) != 0) {
+        a = a + (greater(load(x + i)) + greater(load(x + i + lanes)));
+        b = b + (greater(load(x + i + 2 * lanes)) + greater(load(x + i + 3 * lanes)));
+      }
+      i += kGroupElements<T>;
+      continue;
+    }
+    const ptrdiff_t to_vector = lanes - i % lanes, count = end - i < to_vector ? end - i : to_vector;
+    a = a + greater(count == lanes ? load(x + i) : load_partial(x + i, count, (T)-__builtin_inf()));
+    i += count;
   }
   return (int64_t)sum_of_lanes(a + b);
 }
@@ -220,7 +225,7 @@ struct Scores {
     if (run.top_k > 0 && largest > least<T>(top(lane), run.top_k)) {
       collect_top(x, n, first, row.maxima, top(lane), run.top_k);
     }
-    if (target[lane] >= 0 && !(largest < target_logit[lane])) row.rank += rank_in_block(lane, x, first, n);
+    if (target[lane] >= 0 && !(largest < target_logit[lane])) row.rank += rank_in_block(lane, x, first, n, row.maxima);
   }
   CROSSENT_SHARED void end_row(const Reading& row, ptrdiff_t lane) {
     const Pair<double> sum = row.sums.total(0), moments = row.sums.total(1);
@@ -234,12 +239,13 @@ struct Scores {
   }
 
   // The classes of a block that outrank the target: the greater ones, and before the target those that equal it.
-  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
+  CROSSENT_INLINE int64_t rank_in_block(ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n,
+                                        const BlockMaxima<T>& maxima) const {
     const T logit = target_logit[lane];
     const ptrdiff_t before = target[lane] <= first ? 0 : target[lane] - first < n ? target[lane] - first : n;
     int64_t count = 0;
-    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x, before, next_below(logit));
-    if (before < n) count += count_greater(x + before, n - before, logit);
+    if (before > 0) count = logit == -__builtin_inf() ? before : count_greater(x, 0, before, next_below(logit), maxima);
+    if (before < n) count += count_greater(x, before, n, logit, maxima);
     return count;
   }
 
@@ -258,17 +264,20 @@ struct Scores {
 
   CROSSENT_SHARED void tile_step(const Tiles<T>& tiles) {
     copy_maxima(tiles, tiles.maxima, statistics.max);
-    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles.logits + t * tiles.size, tiles.lane(t), tiles.classes);
+    for (ptrdiff_t t = 0; t < tiles.count; ++t) score_tile(tiles, t);
   }
-  // The rows of one tile, from `lane` of the group on.
-  CROSSENT_SHARED void score_tile(const T* tile, ptrdiff_t lane, ptrdiff_t classes) {
+  CROSSENT_SHARED void score_tile(const Tiles<T>& tiles, ptrdiff_t t) {
+    const T* tile = tiles.logits + t * tiles.size;
+    const ptrdiff_t lane = tiles.lane(t), classes = tiles.classes;
     const Vec<T> none = zero<T>(), lowest = splat((T)-__builtin_inf());
     const Vec<T> m = load(statistics.max + lane), origin = select(m > lowest, m, none);
     Vec<T> at_max = none;
     TileSum<T> sums[2];
-    sum_tile<2>(sums, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      tiles.prefetch(t, c);
       return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
-    });
+    };
+    sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
     double low[kTileRows<T>];
     store_as_double(statistics.ties + lane, at_max);
     sums[0].write(statistics.sum + lane, statistics.sum_low + lane);

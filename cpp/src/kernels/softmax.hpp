@@ -109,7 +109,8 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* e = kept + first;
-      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load(e + i), i, load_any); };
+      // They may lie in the output, so that nothing beyond the row is read; 1 is no exponential of a subnormal result.
+      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load_any(e + i, (T)1), i, load_any); };
     });
   } else {
     const Exponential<T> exponential(splat(statistics.max[lane]));

@@ -130,6 +130,18 @@ def test_out_of_the_gradient_fresh_or_in_place(kind, dtype):
             assert_same_bits(out, expected, case.name)
 
 
+@pytest.mark.parametrize("classes", [5, 200, 1000, 5000])
+def test_out_may_be_the_target_probabilities_themselves(classes, dtype):
+    out_dtype = accumulator(dtype)
+    logits, probabilities = normal((3, classes), dtype), target_probabilities((3, classes), 1, out_dtype)
+    for options in ({}, {"label_smoothing": 0.1}, {"weight": np.linspace(0.5, 2, classes)}):
+        expected = np.empty((3, classes), out_dtype)
+        crossent.cross_entropy_value_and_grad(logits, probabilities, **options, out=expected)
+        out = probabilities.copy()
+        crossent.cross_entropy_value_and_grad(logits, out, **options, out=out)
+        assert_same_bits(out, expected, str(options))
+
+
 @kinds
 def test_float32_gradient_of_narrow_input_is_not_rounded(kind, narrow_dtype):
     for reduction in ("none", "mean"):

@@ -335,7 +335,8 @@ def cross_entropy_value_and_grad(
         As in `cross_entropy`.
     out : ndarray, optional
         Where to put the gradient: of the logits' shape and dtype, or of float32 for 16-bit logits (it is then not
-        rounded to 16 bits). Any strides. It may be `logits` itself, but not overlap an argument otherwise.
+        rounded to 16 bits). Any strides. It may be `logits` itself, or the probabilities of `target`, but not overlap an
+        argument otherwise.
 
     Returns
     -------

@@ -14,8 +14,8 @@
 // Errors: every check is made before anything is written, and reported by the Status returned. Checked are dtypes, shapes,
 // axes, options and index targets; not checked that pointers are valid, that 0 <= ndim <= kMaxDims and sizes >= 0, and
 // aliasing. An axis of length 0 is an error in a loss alone. Nothing is thrown but std::bad_alloc, see Memory.
-// Aliasing: `out` may be an input itself (the same elements at the same places: data, shape and strides), and must not overlap
-// one in another way, nor itself (stride 0), nor the target or the weights.
+// Aliasing: `out` may be an input itself (the same elements at the same places: data, shape and strides), also the target
+// probabilities, and must not overlap one in another way, nor itself (stride 0), nor target indices or the weights.
 // Threads: all functions may be called from several threads at once. A large call uses get_num_threads() threads (runtime.hpp);
 // results do not depend on how many, to the last bit.
 // Memory: no call makes an array of the logits' size. Each thread that works keeps a scratch until it ends, whose size depends

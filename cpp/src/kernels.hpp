@@ -11,7 +11,7 @@ namespace crossent {
 enum class Elements : int { f32, f64, f16, bf16 };
 
 // One array seen as rows of classes. A kernel takes rows that are contiguous along the classes, or, up to its table's
-// tile_limit classes, adjacent rows that lie one element apart; the drivers gather everything else.
+// tile_limit classes, have them at any one stride (fast where rows lie one element apart); the drivers gather everything else.
 struct Operand {
   char* data = nullptr;
   Elements type = Elements::f32;
@@ -22,7 +22,7 @@ struct Operand {
 // What every kernel call has: `rows` rows of `classes` >= 1 classes, and scratch_bytes(classes) of memory to work in.
 struct Run {
   Operand input;
-  Operand second;  // the gradient in backward kernels, target probabilities in losses
+  Operand second;  // the gradient in backward kernels, target probabilities in losses, q's logits in divergences
   Operand output;
   double* result = nullptr;  // one number a row, where the kernel has such
   ptrdiff_t rows = 0;

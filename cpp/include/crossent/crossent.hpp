@@ -9,7 +9,7 @@
 // index targets and losses have the shape of the logits without it, probability targets the shape of the logits.
 // Dtypes: logits, gradients, weights and probability targets are float32, float64, float16 or bfloat16; index targets have any
 // integer dtype. `out` has the input's dtype, or float32 for 16-bit input. logsumexp and losses of 16-bit input are float32.
-// Layout: any strides. Nothing is copied where rows are contiguous along the classes, or lie one element apart.
+// Layout: any strides. Nothing is copied where rows are contiguous along the classes, or have up to 4096 of them at one stride.
 //
 // Errors: every check is made before anything is written, and reported by the Status returned. Checked are dtypes, shapes,
 // axes, options and index targets; not checked that pointers are valid, that 0 <= ndim <= kMaxDims and sizes >= 0, and

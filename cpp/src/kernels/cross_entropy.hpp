@@ -9,8 +9,7 @@
 //   loss 1.05 and 0.99 (1.05 and 1.12), with smoothing, weights or probabilities 1.8 and 1.5 (1.8 and 2.0);
 //   gradient at a class index 0.86 and 1.64, elsewhere that of softmax; with smoothing, weights or probabilities, of the larger
 //   of A * p(c) and a(c), 2.6 and 2.6 (3.1 and 3.9).
-// How a(c) comes about is the policy TargetKind; it costs nothing where there are only class
-// indices.
+// How a(c) comes about is the policy TargetKind; it costs nothing where there are only class indices.
 #pragma once
 
 // What is done once a row, and the formulas on vectors.

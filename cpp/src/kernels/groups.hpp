@@ -8,14 +8,14 @@
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
 //   skips                                   some rows of the group are not to be read
 //   live(lane)                              false: this is one of them, and its output is 0
-//   tile_step(tiles)                                  first step on tiles
-//   row_step(lane, x, second, classes, kept)          and on a row; `kept` is memory for a number an element
+//   tile_step(tiles)                        first step on tiles
+//   row_step(lane, x, second, classes, kept)          and on a row; `kept` is memory for a number an element, which may be the
+//                                           row's output, and so the row itself
 //   finish(count, lanes)                    per-row arithmetic; of a last tile also on the lanes beyond the rows, whose output
-//   would
-//                                           be slow to compute from garbage (subnormal numbers)
-//   tile_output(tiles, t, out)                        the output of tile t, which may take the place of its logits, or of some
-//                                                     of its classes
-//   row_output(lane, x, second, classes, kept, out)   and on a row
+//                                           would be slow to compute from garbage (subnormal numbers)
+//   tile_output(tiles, t, out)              the output of tile t, which may take the place of its logits, or of some of its
+//                                           classes
+//   row_output(lane, x, second, classes, kept, out)   and of a row
 #pragma once
 
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of

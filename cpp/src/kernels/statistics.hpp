@@ -113,8 +113,8 @@ struct RowSum {
     add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, (const char*)x);
   }
 
-  // kAny: for references beyond ExpConstants::largest_exact. `soon`: what will be written next to the row's results, brought
-  // into the cache meanwhile.
+  // kAny: for references beyond ExpConstants::largest_exact. `soon`: where the results of these elements will be written,
+  // brought into the cache meanwhile.
   template <bool kKeep, bool kAny>
   CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();

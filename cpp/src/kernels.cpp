@@ -67,7 +67,6 @@ extern const KernelTable table = {
     CROSSENT_FOR_TYPES(Scores),
     CROSSENT_FOR_TYPES(Divergence),
     CROSSENT_FOR_TYPES(DivergenceGradient),
-    convert_to_compute,
     check_targets,
     sum_of_rows,
 };

@@ -99,8 +99,7 @@ struct KernelTable {
   ScoreKernel max_and_log_sum[kComputeTypes];
   ScoreKernel scores[kComputeTypes];
   DivergenceKernel divergence[kComputeTypes];
-  DivergenceKernel divergence_gradient[kComputeTypes];                                  // the divergence too
-  void (*to_float)(Elements from, const char* source, ptrdiff_t count, float* target);  // a 16-bit type, contiguous
+  DivergenceKernel divergence_gradient[kComputeTypes];  // the divergence too
   // Whether all of them are classes or ignored, and how many are not ignored.
   bool (*check_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live);
   void (*sum)(const double* values, ptrdiff_t count, double* high, double* low);  // with what every addition rounds off

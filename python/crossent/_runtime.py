@@ -35,12 +35,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. A build without OpenMP stays at 1.
+        From 1 to 4096. A build without OpenMP stays at 1.
 
     Raises
     ------
     ValueError
-        If `n` is less than 1.
+        If `n` is less than 1 or greater than 4096.
 
     Examples
     --------

@@ -4,6 +4,12 @@
 #include "arrays.hpp"
 
 namespace crossent_python {
+namespace {
+
+// OpenMP ends the process where the system cannot start as many.
+constexpr long kMostThreads = 4096;
+
+}  // namespace
 
 void bind_runtime(py::module_& m) {
   m.def("simd_target", crossent::simd_target);
@@ -16,8 +22,11 @@ void bind_runtime(py::module_& m) {
     if (!index) throw py::error_already_set();
     int overflow = 0;
     const long count = PyLong_AsLongAndOverflow(index.ptr(), &overflow);
-    if (overflow || count > 4096) throw py::value_error("the number of threads must be between 1 and 4096");
-    raise_for(crossent::set_num_threads(count < 1 ? 0 : static_cast<int>(count)));
+    if (overflow || count < 1 || count > kMostThreads) {
+      throw py::value_error("the number of threads must be between 1 and " + std::to_string(kMostThreads) + ", not " +
+                            py::str(index).cast<std::string>());
+    }
+    raise_for(crossent::set_num_threads(static_cast<int>(count)));
   });
   m.def("build_info", [] {
     return std::map<std::string, std::string>{{"compiler", CROSSENT_COMPILER},

@@ -111,3 +111,8 @@ def test_writing_beyond_2_to_the_31_elements():
     out = np.zeros((rows, 64), FLOAT16)  # 4.3 GB
     crossent.softmax(x, out=out)
     np.testing.assert_array_equal(out[-3:], np.tile(crossent.softmax(x[0]), (3, 1)))
+
+
+def test_scratch_that_no_machine_has_is_a_memory_error_that_says_so():
+    with pytest.raises(MemoryError, match="scratch"):
+        crossent.logsumexp(np.broadcast_to(np.float32(0), 2**59))

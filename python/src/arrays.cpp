@@ -285,7 +285,8 @@ void raise_for(const Status& status) {
     case crossent::Code::bad_index:
       throw py::index_error(status.message);
     case crossent::Code::out_of_memory:
-      throw std::bad_alloc();
+      py::set_error(PyExc_MemoryError, status.message.c_str());
+      throw py::error_already_set();
     default:
       throw py::value_error(status.message);
   }

@@ -27,7 +27,7 @@ Status check_arguments(const ConstArray& p, const ConstArray& q, const Divergenc
     return {Code::bad_value, "q_logits has dtype " + dtype_name(q.dtype) + ", but p_logits has dtype " + dtype_name(p.dtype)};
   }
   if (options.temperature >= kLowestTemperature && options.temperature <= kHighestTemperature) return {};
-  return {Code::bad_value, "temperature must be between 1e-30 and 1e30, not " + std::to_string(options.temperature)};
+  return {Code::bad_value, "temperature must be between 1e-30 and 1e30, not " + number_text(options.temperature)};
 }
 
 // One call of kl_divergence, with arguments that have been checked.

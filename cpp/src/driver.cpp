@@ -2,6 +2,7 @@
 #include "driver.hpp"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "elements.hpp"
 
@@ -23,6 +24,12 @@ constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23;
 }  // namespace
 
 std::string dtype_name(DType dtype) { return kDTypeNames[static_cast<int>(dtype)]; }
+
+std::string number_text(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", number);
+  return text;
+}
 
 Status check_floating(const char* name, const ConstArray& array) {
   if (is_floating(array.dtype)) return {};

@@ -11,6 +11,8 @@ namespace crossent {
 constexpr std::ptrdiff_t kMaxBlockRows = 512;
 
 std::string dtype_name(DType dtype);
+// A number for messages, in as many digits as tell it from a limit next to it.
+std::string number_text(double number);
 // The type that arithmetic on a dtype is done in, and which kernels do it.
 constexpr DType compute_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 constexpr int compute_type(DType dtype) {

@@ -15,7 +15,7 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
   options_ = &options;
   if (Status s = check_floating(input_name, input); !s) return s;
   if (!(options.label_smoothing >= 0 && options.label_smoothing <= 1)) {
-    return {Code::bad_value, "label_smoothing must be between 0 and 1, not " + std::to_string(options.label_smoothing)};
+    return {Code::bad_value, "label_smoothing must be between 0 and 1, not " + number_text(options.label_smoothing)};
   }
   if (Status s = check_axis(); !s) return s;
   if (Status s = check_target_shape(input_name, may_be_probabilities); !s) return s;

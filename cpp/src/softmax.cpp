@@ -32,13 +32,13 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
   space.finish();
   const RowFeeder feeder(*kernels, space, operands);
   const Kernel kernel = (kernels->*list)[compute_type(x.dtype)];
-  const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
-                                         [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
-                                           for (std::ptrdiff_t block = first; block < end; ++block) {
-                                             feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t) { kernel(run); });
-                                           }
-                                         });
-  return done ? Status() : out_of_memory();
+  const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
+    for (std::ptrdiff_t block = begin; block < end; ++block) {
+      feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t) { kernel(run); });
+    }
+  };
+  const int threads = threads_for(space.rows() * space.classes());
+  return for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle) ? Status() : out_of_memory();
 }
 
 Status check_same(const ConstArray& grad, const ConstArray& y) {
@@ -51,6 +51,24 @@ Status check_same(const ConstArray& grad, const ConstArray& y) {
   }
   if (grad.dtype != y.dtype) return {Code::bad_value, "grad and y must have the same dtype"};
   return {};
+}
+
+// Whether `out` may take one number for each row of x.
+Status check_reduced_output(const ConstArray& x, const ClassAxes& axes, const Array& out) {
+  std::ptrdiff_t shape[kMaxDims];
+  int ndim = 0;
+  for (int d = 0; d < x.ndim; ++d) {
+    if (!axes.is_class[d]) shape[ndim++] = x.shape[d];
+  }
+  bool fits = out.ndim == ndim;
+  for (int d = 0; fits && d < ndim; ++d) fits = out.shape[d] == shape[d];
+  if (!fits) {
+    return {Code::bad_value,
+            "out has shape " + shape_text(out.ndim, out.shape) + ", but the result has shape " + shape_text(ndim, shape)};
+  }
+  const DType dtype = compute_dtype(x.dtype);
+  if (out.dtype == dtype) return {};
+  return {Code::bad_value, "out has dtype " + dtype_name(out.dtype) + ", but the result has dtype " + dtype_name(dtype)};
 }
 
 }  // namespace
@@ -79,21 +97,7 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
   ClassAxes class_axes;
   if (Status s = check_floating("x", x); !s) return s;
   if (Status s = normalize_axes(axes, x.ndim, class_axes); !s) return s;
-  std::ptrdiff_t shape[kMaxDims];
-  int ndim = 0;
-  for (int d = 0; d < x.ndim; ++d) {
-    if (!class_axes.is_class[d]) shape[ndim++] = x.shape[d];
-  }
-  bool fits = out.ndim == ndim;
-  for (int d = 0; fits && d < ndim; ++d) fits = out.shape[d] == shape[d];
-  if (!fits) {
-    return {Code::bad_value,
-            "out has shape " + shape_text(out.ndim, out.shape) + ", but the result has shape " + shape_text(ndim, shape)};
-  }
-  if (out.dtype != compute_dtype(x.dtype)) {
-    return {Code::bad_value, std::string("out has dtype ") + dtype_name(out.dtype) + ", but the result has dtype " +
-                                 dtype_name(compute_dtype(x.dtype))};
-  }
+  if (Status s = check_reduced_output(x, class_axes, out); !s) return s;
   RowSpace space(x.ndim, x.shape, class_axes);
   KernelOperands operands;
   operands.input = space.add_class_shaped(x.data, x.dtype, x.strides);
@@ -102,25 +106,23 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
   space.finish();
   const RowFeeder feeder(*kernels, space, operands);
   const Kernel kernel = kernels->logsumexp[compute_type(x.dtype)];
-  const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), feeder.blocks(), feeder.scratch_bytes(),
-                                         [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
-                                           double values[kMaxBlockRows];
-                                           if (space.classes() == 0) {
-                                             for (double& value : values) value = -__builtin_inf();
-                                           }
-                                           for (std::ptrdiff_t block = first; block < end; ++block) {
-                                             const std::ptrdiff_t begin = block * feeder.block_rows();
-                                             const std::ptrdiff_t count = std::min(feeder.block_rows(), space.rows() - begin);
-                                             if (space.classes() > 0) {
-                                               feeder.feed(block, scratch, [&](Run run, std::ptrdiff_t row) {
-                                                 run.result = values + row;
-                                                 kernel(run);
-                                               });
-                                             }
-                                             write_rows(space, result, begin, count, values);
-                                           }
-                                         });
-  return done ? Status() : out_of_memory();
+  const auto handle = [&](std::ptrdiff_t first, std::ptrdiff_t end, char* scratch) {
+    double values[kMaxBlockRows];
+    if (space.classes() == 0) std::fill(values, values + kMaxBlockRows, -__builtin_inf());
+    for (std::ptrdiff_t block = first; block < end; ++block) {
+      const std::ptrdiff_t begin = block * feeder.block_rows();
+      const std::ptrdiff_t count = std::min(feeder.block_rows(), space.rows() - begin);
+      if (space.classes() > 0) {
+        feeder.feed(block, scratch, [&](Run run, std::ptrdiff_t row) {
+          run.result = values + row;
+          kernel(run);
+        });
+      }
+      write_rows(space, result, begin, count, values);
+    }
+  };
+  const int threads = threads_for(space.rows() * space.classes());
+  return for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle) ? Status() : out_of_memory();
 }
 
 }  // namespace crossent

@@ -18,7 +18,7 @@ PACKAGE = Path(_core.__file__).parent  # in an editable install, where the compi
 ROOT = Path(__file__).parent.parent
 
 LOSS = "weight=None, ignore_index=-100, reduction='mean', axis=None"
-SIGNATURES = {  # INTERFACE.md, sections 1 and 2; functions may grow by keyword-only arguments
+SIGNATURES = {  # what users were promised; functions may grow by keyword-only arguments
     "softmax": "x, axis=-1, *, out=None",
     "log_softmax": "x, axis=-1, *, out=None",
     "logsumexp": "x, axis=-1, *, keepdims=False, out=None",

@@ -7,7 +7,8 @@
 
 namespace crossent {
 
-// The class axes of an array as a sorted list of dimensions; Status::bad_axis where one is out of range or named twice.
+// Which dimensions of an array are class axes. Code::bad_axis where an axis is out of range, bad_value where one is named
+// twice.
 struct ClassAxes {
   bool is_class[kMaxDims] = {};
   int count = 0;

@@ -109,7 +109,7 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* e = kept + first;
-      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load(e + i), i, load_any); };
+      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load_any(e + i, (T)0), i, load_any); };
     });
   } else {
     const Exponential<T> exponential(splat(statistics.max[lane]));

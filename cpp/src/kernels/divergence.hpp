@@ -200,11 +200,14 @@ struct DivergenceTerms {
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;
   GroupStatistics<T> p_statistics, q_statistics;
-  double moment[kGroupRows<T>] = {}, moment_low[kGroupRows<T>] = {};  // the third sums
-  double unit[kGroupRows<T>] = {};                                    // what they are multiplied by
+  double moment[kGroupRows<T>], moment_low[kGroupRows<T>];  // the third sums
+  double unit[kGroupRows<T>];                               // what they are multiplied by
   Scale<T> p_scale, q_scale;
 
-  CROSSENT_INLINE explicit DivergenceTerms(const DivergenceRun& r) : run(r), p_statistics{}, q_statistics{} {
+  CROSSENT_INLINE explicit DivergenceTerms(const DivergenceRun& r) : run(r) {
+    p_statistics.clear(r.rows);
+    q_statistics.clear(r.rows);
+    clear_rows<T>(r.rows, moment, moment_low, unit);
     fill(p_statistics.shift, kGroupRows<T>, 1.0);
     fill(q_statistics.shift, kGroupRows<T>, 1.0);
   }

@@ -192,7 +192,7 @@ struct Scores {
   int64_t target[kGroupRows<T>];
   alignas(kVectorBytes) T target_logit[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), skips(r.target != nullptr), statistics{} {}
+  CROSSENT_INLINE explicit Scores(const ScoreRun& r) : run(r), skips(r.target != nullptr) { statistics.clear(r.rows); }
   CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !run.target || target[lane] >= 0; }
 
   CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {

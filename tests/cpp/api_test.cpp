@@ -177,6 +177,19 @@ void test_in_place_and_views() {
   expect(third && narrow_out[2].bits == 0x3400, "four equal float16 logits: 0.25 each");
 }
 
+void test_gradient_over_the_target_probabilities() {
+  for (std::ptrdiff_t classes : {5, 200, 5000}) {
+    const std::size_t size = static_cast<std::size_t>(2 * classes);
+    std::vector<double> logits(size), probabilities(size), gradient(size);
+    for (std::size_t i = 0; i < size; ++i) logits[i] = static_cast<double>(i % 7);
+    const Dense rows(logits.data(), {2, classes}), target(probabilities.data(), {2, classes});
+    expect(softmax(rows, 1, target), "softmax succeeds");
+    const Status apart = cross_entropy_backward({}, rows, target, {}, Dense(gradient.data(), {2, classes}));
+    const Status over = cross_entropy_backward({}, rows, target, {}, target);
+    expect(apart && over && probabilities == gradient, "out may be the target of " + std::to_string(classes) + " classes");
+  }
+}
+
 void test_calls_from_several_threads() {
   std::vector<double> expected(15);
   const ConstDense logits(kLogits.data(), {5, 3});
@@ -265,6 +278,7 @@ int main() {
   test_scores();
   test_errors_of_scores();
   test_in_place_and_views();
+  test_gradient_over_the_target_probabilities();
   test_calls_from_several_threads();
   test_runtime();
   test_spans();

@@ -167,3 +167,12 @@ def test_senseless_evaluators():
             crossent.Evaluator(top_k=bad)
     with pytest.raises(ValueError, match=r"\(1, 5\) and \(2,\)"):
         crossent.Evaluator().merge(crossent.Evaluator(top_k=2))
+    with pytest.raises(TypeError, match="must be an Evaluator, not int"):
+        crossent.Evaluator().merge(3)
+
+
+def test_top_k_is_a_number_or_any_sequence_of_them():
+    logits, target = [[1.0, 3.0, 2.0]], [2]
+    for top_k in ([1, 2], (1, 2), np.array([1, 2]), range(1, 3)):
+        assert crossent.Evaluator(top_k=top_k).update(logits, target).result().accuracy == {1: 0.0, 2: 1.0}
+    assert crossent.Evaluator(top_k=np.int32(2)).update(logits, target).result().accuracy == {2: 1.0}

@@ -81,7 +81,7 @@ class Evaluator:
 
     def __init__(self, ignore_index: int = -100, top_k: int | Sequence[int] = (1, 5)) -> None:
         self._ignore_index = index(ignore_index)
-        self._top_k = tuple(index(k) for k in top_k) if isinstance(top_k, Sequence) else (index(top_k),)
+        self._top_k = tuple(index(k) for k in top_k) if np.iterable(top_k) else (index(top_k),)
         for k in self._top_k:
             if k < 1:
                 raise ValueError(f"top_k must hold numbers of at least 1, not {k}")
@@ -147,9 +147,13 @@ class Evaluator:
 
         Raises
         ------
+        TypeError
+            If `other` is no evaluator.
         ValueError
             If the `top_k` differ.
         """
+        if not isinstance(other, Evaluator):
+            raise TypeError(f"other must be an Evaluator, not {type(other).__name__}")
         if self._top_k != other._top_k:
             raise ValueError(f"evaluators with different top_k cannot be merged: {self._top_k} and {other._top_k}")
         self._count += other._count

@@ -27,6 +27,8 @@ struct FromStatistics {
   template <class Block>
   CROSSENT_INLINE void row_step_by_blocks(ptrdiff_t lane, RowInput<T> x, ptrdiff_t classes, T* kept, Block&& each_block) {
     const char* out = run.output.data && !run.stream ? run.output.data + (first_row + lane) * run.output.row_stride : nullptr;
+    // Exponentials that are kept in the output are written now: what comes next is the next row.
+    if (kKeep && out == (const char*)kept) out += run.output.row_stride;
     row_statistics<T>(x, classes, kKeep && keeps_exponentials<T>(classes) ? kept : nullptr, statistics, lane, out, each_block);
   }
 };

@@ -304,9 +304,9 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 def slow_files():
-    """Enough rows for a run to be seen under way: the same ones again and again, in a sparse file."""
-    np.lib.format.open_memmap("logits.npy", "w+", np.float32, (40_000, 20_000)).flush()
-    save(targets=np.zeros(40_000, np.int8))
+    """Rows for many seconds, so that a run is seen under way on a busy machine, too: in a sparse file."""
+    np.lib.format.open_memmap("logits.npy", "w+", np.float32, (400_000, 20_000)).flush()
+    save(targets=np.zeros(400_000, np.int8))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs sparse files and a terminal")
@@ -322,11 +322,11 @@ def test_progress_on_a_terminal_and_a_clean_end_when_interrupted():
         seen += os.read(terminal, 1000)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
     os.close(inside)
     while b"interrupted" not in seen and time.monotonic() < deadline:
         seen += os.read(terminal, 1000)
     os.close(terminal)
-    assert process.returncode == 130
     assert out == ""
     for part in (b" %", b"GB/s", b"left", b"interrupted"):
         assert part in seen

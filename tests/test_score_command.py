@@ -304,18 +304,21 @@ def test_a_reader_that_goes_away_is_no_error():
 
 
 def slow_files():
-    """Rows for many seconds, so that a run is seen under way on a busy machine, too: in a sparse file."""
-    np.lib.format.open_memmap("logits.npy", "w+", np.float32, (400_000, 20_000)).flush()
-    save(targets=np.zeros(400_000, np.int8))
+    """Enough rows for a run to be seen under way: the same ones again and again, in a sparse file."""
+    np.lib.format.open_memmap("logits.npy", "w+", np.float32, (40_000, 20_000)).flush()
+    save(targets=np.zeros(40_000, np.int8))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs sparse files and a terminal")
 def test_progress_on_a_terminal_and_a_clean_end_when_interrupted():
     slow_files()
     terminal, inside = pty.openpty()
+    # A shell's background jobs ignore the interrupt, and what they start would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*INTERPRETER, "score", "logits.npy", "targets.npy"], stdout=subprocess.PIPE, stderr=inside, text=True
     )
+    signal.signal(signal.SIGINT, before)
     seen = b""
     deadline = time.monotonic() + 60
     while b"left" not in seen and time.monotonic() < deadline:

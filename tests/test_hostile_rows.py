@@ -133,9 +133,7 @@ def assert_losses(x, target, options, note):
         assert_ulps(wide, exact, limit("mixed gradient", FLOAT32) + weighted, scale, f"unrounded gradient {note}")
 
 
-@pytest.mark.parametrize(
-    "seeds", [range(8), pytest.param(range(8, 160), marks=pytest.mark.slow)], ids=["some", "many"]
-)
+@pytest.mark.parametrize("seeds", [range(8), pytest.param(range(8, 160), marks=pytest.mark.slow)], ids=["some", "many"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_rows(kind, seeds, dtype):
     for seed in seeds:

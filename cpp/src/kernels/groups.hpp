@@ -125,13 +125,12 @@ CROSSENT_INLINE ptrdiff_t group_rows(const Run& run, ptrdiff_t first, ptrdiff_t 
 // The memory of a group of tiles: logits twice, since the next group's columns are read while this one is computed.
 template <class T>
 struct TileBuffers {
-  ptrdiff_t tiles, size;  // size: elements of a tile
+  ptrdiff_t size;  // elements of a tile
   T *staging, *second, *kept, *logits, *next_logits;
   alignas(kVectorBytes) T maxima[kGroupRows<T>], next_maxima[kGroupRows<T>], second_maxima[kGroupRows<T>];
 
   CROSSENT_INLINE TileBuffers(const Run& run, ptrdiff_t most)
-      : tiles(most),
-        size(tile_classes(run.classes) * kTileRows<T>),
+      : size(tile_classes(run.classes) * kTileRows<T>),
         staging((T*)run.scratch),
         second(staging + size),
         kept(second + most * size),

@@ -218,7 +218,11 @@ def test_sums_of_2_to_the_25_classes(place, dtype):
     assert_large_row(2**25, dtype, *ARRANGEMENTS[place])
 
 
-def assert_columns(classes, dtype):
+MANY_CLASSES = pytest.mark.parametrize("classes", [1000, 2**18, pytest.param(2**25, marks=pytest.mark.slow)])
+
+
+@MANY_CLASSES
+def test_columns_of_many_classes(classes, dtype):
     """Two rows that lie side by side: one large and many tiny terms, and equal logits."""
     gap = TINY[dtype.name]
     x = np.zeros((classes, 2), dtype)
@@ -242,17 +246,8 @@ def assert_columns(classes, dtype):
         assert_first_and_rest(gradient[:, column], at_target, own / (1 + rest[column]), ulps, f"column {column}")
 
 
-def test_columns_of_many_classes(dtype):
-    for classes in (1000, 2**18):
-        assert_columns(classes, dtype)
-
-
-@pytest.mark.slow
-def test_columns_of_2_to_the_25_classes(dtype):
-    assert_columns(2**25, dtype)
-
-
-def assert_mixed_large_rows(classes, dtype):
+@MANY_CLASSES
+def test_mixed_losses_of_many_classes(classes, dtype):
     """Equal logits, smoothed and with uniform probabilities: each class has the same share and probability."""
     x, uniform = np.zeros((1, classes), dtype), np.full((1, classes), 1 / classes, accumulator(dtype))
     share = widen(uniform[0, 0])
@@ -264,16 +259,6 @@ def assert_mixed_large_rows(classes, dtype):
         )
         extremes = np.array([gradient.min(), gradient.max()])
         assert_ulps(extremes, 2 * [total / classes - share], limit("mixed gradient", dtype), [share] * 2)
-
-
-def test_mixed_losses_of_many_classes(dtype):
-    for classes in (1000, 2**18):
-        assert_mixed_large_rows(classes, dtype)
-
-
-@pytest.mark.slow
-def test_mixed_losses_of_2_to_the_25_classes(dtype):
-    assert_mixed_large_rows(2**25, dtype)
 
 
 def test_equal_16_bit_logits(narrow_dtype):

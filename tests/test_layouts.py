@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("simd")
 
 FUNCTIONS = ["softmax", "log_softmax", "logsumexp"]
 SHAPE = (3, 4, 9)
-CLASS_COUNTS = [*range(1, 71), 100, 1000, *range(4095, 4101), 9000, 50257]
+# Rows are taken in tiles, several together, one by one, and by blocks, the longer they are.
+CLASS_COUNTS = [*range(1, 71), 100, 112, 145, 200, 257, 320, 321, 1000, *range(4095, 4101), 9000, 50257]
 
 
 def loss_and_gradient(x, target, **options):
@@ -156,7 +157,7 @@ def assert_rows_keep_their_bits(results, expected, note, rows=slice(None)):
         assert_same_bits(result, expected[name][rows], f"{name} {note}")
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 5, 8, 10, 16, 17, 33, 100])
+@pytest.mark.parametrize("classes", [1, 2, 3, 5, 8, 10, 16, 17, 33, 100, 112, 200])
 def test_a_row_has_the_same_bits_in_a_batch_of_any_size(classes, dtype):
     x = normal((40, classes), dtype)
     target = np.arange(40) * 7 % classes
@@ -185,7 +186,7 @@ def test_a_column_has_the_same_bits_in_a_batch_of_any_size(name, dtype):
 
 
 def test_the_order_of_the_rows_does_not_matter(dtype):
-    for classes in (3, 10, 50):
+    for classes in (3, 10, 50, 112, 200):
         x = normal((33, classes), dtype)
         order = np.random.default_rng(0).permutation(33)
         for axis, result in ((1, crossent.softmax(x)), (0, crossent.softmax(np.ascontiguousarray(x.T), 0).T)):
@@ -209,7 +210,7 @@ def test_every_class_count_alone_and_in_a_batch():
                 assert_same_bits(gradient, gradients[row], f"gradient {dtype} {classes}")
 
 
-@pytest.mark.parametrize("classes", [5, 16, 37, 130, 1001])
+@pytest.mark.parametrize("classes", [5, 16, 37, 112, 130, 200, 1001])
 def test_alignment_does_not_change_bits(classes, dtype):
     x = normal((3, classes), dtype)
     expected = row_results(x)
@@ -220,7 +221,7 @@ def test_alignment_does_not_change_bits(classes, dtype):
         assert_rows_keep_their_bits(row_results(view), expected, f"byte offset {offset}")
 
 
-@pytest.mark.parametrize("classes", [5, 33, 130])
+@pytest.mark.parametrize("classes", [5, 33, 112, 130, 200])
 def test_alignment_of_out_does_not_change_bits(classes, dtype):
     x = normal((3, classes), dtype)
     expected = crossent.softmax(x)

@@ -11,6 +11,7 @@ struct Backward {
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
   CROSSENT_INLINE explicit Backward(const Run& run) { clear_rows<T>(run.rows, sum, sum_low); }
+  static constexpr bool kTogether = false;
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
@@ -25,7 +26,9 @@ struct Backward {
       total.write(sum + tiles.lane(t), sum_low + tiles.lane(t));
     }
   }
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> y, RowInput<T> g, ptrdiff_t classes, T*) {
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
+    const RowInput<T> y = rows.input(lane), g = rows.second(lane);
+    const ptrdiff_t classes = rows.run.classes;
     LaneSum<T> lanes;
     lanes.clear();
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
@@ -54,10 +57,10 @@ struct Backward {
       return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
     });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> y, RowInput<T> g, ptrdiff_t classes, const T*,
-                                  RowOutput<T> out) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+    const RowInput<T> y = rows.input(lane), g = rows.second(lane);
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T *y_block = y.block(first, n), *g_block = g.block(first, n);
       return [=](ptrdiff_t i, auto load)
                  CROSSENT_LAMBDA { return Formula::gradient(load(y_block + i, (T)0), load(g_block + i, (T)0), h, l); };

@@ -228,6 +228,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   using TermsOfKind::target;
   static constexpr int kInputs = kIndex ? 1 : 2;
   static constexpr bool kOutput = kGradient;
+  static constexpr bool kTogether = !kClassTerms;
   const bool skips;
   ptrdiff_t rows = 0;  // of the group
 
@@ -254,12 +255,22 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
   }
 
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T> second, ptrdiff_t classes, T* kept) {
+  CROSSENT_INLINE void fetch_target(ptrdiff_t lane, const RowInput<T>& x) {
     if constexpr (kIndex)
       this->target_logit[lane] = element_to_compute<T>(x.type, x.data + target[lane] * element_size(x.type));
+  }
+  CROSSENT_INLINE void rows_step(const RowGroup<T>& rows) {
+    for (ptrdiff_t lane = 0; lane < rows.count; ++lane) {
+      if (live(lane)) fetch_target(lane, rows.input(lane));
+    }
+    short_row_statistics<kGradient>(rows, statistics, [&](ptrdiff_t lane) CROSSENT_LAMBDA { return live(lane); });
+  }
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
+    fetch_target(lane, rows.input(lane));
     if constexpr (!kClassTerms) {
-      Base::row_step(lane, x, second, classes, kept);
+      Base::row_step(rows, lane);
     } else {
+      const RowInput<T> second = rows.second(lane);
       LaneSum<T> sums[2];
       sums[0].clear();
       sums[1].clear();
@@ -276,7 +287,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
           return this->distance_terms(share, origin, load(block + i, (T)0));
         });
       };
-      this->row_step_by_blocks(lane, x, classes, kept, each_block);
+      this->row_step_by_blocks(rows, lane, each_block);
       const Pair<double> d = sums[0].total(), weight = sums[1].total(), s = two_sum(d.high, moved.high);
       this->distance[lane] = s.high;
       this->distance_low[lane] = (d.low + moved.low) + s.low;
@@ -313,7 +324,10 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
                  at_target = kIndex ? rows(this->target_gradient) : zero<T>();
     const Vec<T> one = splat((T)1);
     Vec<T> number = splat((T)out.first);
+    ptrdiff_t next = out.first;
     write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      if (c != next) number = splat((T)c);
+      next = c + 1;
       const Vec<T> share = kClassTerms ? this->tile_share(second, c) : zero<T>();
       const Vec<T> value = gradient(load(kept + c * kTileRows<T>), share);
       if constexpr (!kIndex) return value;
@@ -323,11 +337,11 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     });
   }
 
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T> second, ptrdiff_t classes, const T* kept,
-                                  RowOutput<T> out) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+    const RowInput<T> second = rows.second(lane);
     this->scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
       const auto gradient = this->element(OneRow<T>{lane}, probability);
-      write_from_exponentials(statistics, lane, x, classes, kept, out, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      write_from_exponentials(statistics, rows, lane, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
         const T* probabilities = kIndex ? nullptr : second.block(first, n);
         return [=](Vec<T> e, ptrdiff_t i, auto load) CROSSENT_LAMBDA {
           if constexpr (kClassTerms) {
@@ -338,6 +352,6 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
         };
       });
     });
-    if constexpr (kIndex) out.set(target[lane], this->target_gradient[lane]);
+    if constexpr (kIndex) rows.output(lane).set(target[lane], this->target_gradient[lane]);
   }
 };

@@ -141,8 +141,8 @@ struct DivergenceSum {
     term = select(e == none, none, term);
     term = select(q == lowest, select(p == lowest, none, infinite), term);
     const Mask<T> p_is_max = p == p_top, q_is_max = q == q_top;
-    p_at_max = p_at_max + select(p_is_max, one, none);
-    q_at_max = q_at_max + select(q_is_max, one, none);
+    p_at_max = select(p_is_max, p_at_max + one, p_at_max);
+    q_at_max = select(q_is_max, q_at_max + one, q_at_max);
     result = {{select(p_is_max, none, e), select(q_is_max, none, f), term}};
   }
   // The terms of a group of n elements.
@@ -195,7 +195,7 @@ template <class T>
 struct DivergenceTerms {
   using Value = T;
   static constexpr int kInputs = 2;
-  static constexpr bool skips = false;
+  static constexpr bool skips = false, kTogether = false;
 
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;
@@ -240,16 +240,18 @@ struct DivergenceTerms {
     statistics.sum_low[lane] = sum.low;
   }
 
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, T*) {
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
     DivergenceSum<T> row(inverse(), false);
-    read_row(row, p, q, classes);
+    read_row(row, rows, lane);
     if (!row.finite()) {
       row = DivergenceSum<T>(inverse(), true);
-      read_row(row, p, q, classes);
+      read_row(row, rows, lane);
     }
     end_row(row, lane);
   }
-  CROSSENT_SHARED void read_row(DivergenceSum<T>& row, RowInput<T> p, RowInput<T> q, ptrdiff_t classes) const {
+  CROSSENT_SHARED void read_row(DivergenceSum<T>& row, const RowGroup<T>& rows, ptrdiff_t lane) const {
+    const RowInput<T> p = rows.input(lane), q = rows.second(lane);
+    const ptrdiff_t classes = rows.run.classes;
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
       read_block(row, p.block(first, n), q.block(first, n), n);
@@ -352,10 +354,10 @@ struct DivergenceGradient : DivergenceTerms<T> {
     write_tile(out,
                [&](ptrdiff_t c) CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> p, RowInput<T> q, ptrdiff_t classes, const T*,
-                                  RowOutput<T> out) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+    const RowInput<T> p = rows.input(lane), q = rows.second(lane);
     T gradient[kBlock<T> + kTileRows<T>];
-    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       fill_gradient(lane, p.block(first, n), q.block(first, n), n, gradient);
       const T* filled = gradient;
       return [=](ptrdiff_t i, auto) CROSSENT_LAMBDA { return load(filled + i); };

@@ -5,6 +5,11 @@
 CROSSENT_INLINE ptrdiff_t element_size(Elements type) { return type == Elements::f64 ? 8 : type == Elements::f32 ? 4 : 2; }
 CROSSENT_INLINE bool is_contiguous(const Operand& a) { return a.class_stride == element_size(a.type); }
 
+template <class T>
+CROSSENT_INLINE ptrdiff_t padded(ptrdiff_t classes) {
+  return (classes + Vec<T>::kLanes - 1) / Vec<T>::kLanes * Vec<T>::kLanes;
+}
+
 template <class S>
 CROSSENT_INLINE S load_element(const char* p) {
   S element;
@@ -75,21 +80,27 @@ CROSSENT_INLINE void rows_from_compute(Elements type, const float* source, ptrdi
   for (ptrdiff_t r = 0; r < count; ++r) convert_from_compute(type, source + r * classes, classes, rows + r * stride);
 }
 
-CROSSENT_SHARED float one_to_compute(Elements type, const char* p) {
-  float value = 0;
+// A single element: by way of a vector it would wait for bytes on their way to memory (10 ns).
+CROSSENT_INLINE float one_to_compute(Elements type, const char* p) {
+  if (type == Elements::f32) return load_element<float>(p);
+  const uint32_t bits = load_element<uint16_t>(p);
+  return type == Elements::f16 ? half_bits_to_float<float>(bits) : bit_cast<float>(bits << 16);
+}
+CROSSENT_INLINE void one_from_compute(Elements type, float value, char* p) {
   if (type == Elements::f32) {
-    value = load_element<float>(p);
+    __builtin_memcpy(p, &value, sizeof value);
   } else {
-    convert_to_compute(type, p, 1, &value);
+    const uint16_t bits =
+        (uint16_t)(type == Elements::f16 ? float_to_half_bits<uint32_t>(value) : float_to_bfloat16_bits<uint32_t>(value));
+    __builtin_memcpy(p, &bits, sizeof bits);
   }
-  return value;
 }
 template <class T>
 CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
   if constexpr (sizeof(T) == 8) {
     return load_element<double>(p);
   } else {
-    return type == Elements::f32 ? load_element<float>(p) : one_to_compute(type, p);
+    return one_to_compute(type, p);
   }
 }
 
@@ -128,8 +139,9 @@ struct RowOutput {
   }
   CROSSENT_INLINE void set(ptrdiff_t i, T value) const {
     if constexpr (sizeof(T) == 4) {
-      if (!in_place()) return convert_from_compute(type, &value, 1, data + i * 2);
+      one_from_compute(type, value, data + i * element_size(type));
+    } else {
+      __builtin_memcpy(data + i * sizeof(T), &value, sizeof value);
     }
-    __builtin_memcpy(data + i * sizeof(T), &value, sizeof value);
   }
 };

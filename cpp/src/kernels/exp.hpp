@@ -80,6 +80,7 @@ struct Exponential {
 
   CROSSENT_INLINE explicit Exponential(Vec<T> origin)
       : minus_origin(zero<T>() - origin), lowest(origin + splat(ExpConstants<T>::floor)) {}
+  CROSSENT_INLINE Exponential(Vec<T> minus, Vec<T> low) : minus_origin(minus), lowest(low) {}
 
   // x is raised to where the exponential is 0, rather than the result replaced: one operation, and no infinities to care for.
   // For |origin| <= largest_exact.

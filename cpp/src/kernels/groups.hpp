@@ -20,7 +20,12 @@
 
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
 // lanes, the vector at its end) is then shared by as many rows as a vector has lanes. Measured on AVX-512 and AVX2.
-constexpr ptrdiff_t kShortRow = 192;
+constexpr ptrdiff_t kTransposedRow = 192;
+// Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
+// above all where no vector of a row crosses a cache line; and up to rows of which as many as a vector has lanes are too much
+// for the first-level cache. Softmax on AVX-512, ns per element, transposed and together: 100 classes 0.42 and 0.50, 112 0.41
+// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 256, one by one and together: 0.35 and 0.32.
+constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTogetherRow = 320;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -34,11 +39,6 @@ constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
 constexpr ptrdiff_t kColumnClasses = 2;
 
 template <class T>
-CROSSENT_INLINE ptrdiff_t padded(ptrdiff_t classes) {
-  return (classes + Vec<T>::kLanes - 1) / Vec<T>::kLanes * Vec<T>::kLanes;
-}
-
-template <class T>
 CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
   return classes * (ptrdiff_t)sizeof(T) <= kKeptBytes;
 }
@@ -46,6 +46,11 @@ CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
 template <class T>
 CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
   return between(1, kGroupBytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
+}
+// Of rows that are taken together as many as some vectors have lanes.
+template <class T>
+CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes) {
+  return between(1, rows_per_group<T>(classes) / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
 }
 CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? kShortTile : classes; }
 CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
@@ -58,9 +63,9 @@ CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
       classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
-  const ptrdiff_t kept = keeps_exponentials<float>(classes)
-                             ? rows_per_group<double>(classes) * padded<double>(classes) * (ptrdiff_t)sizeof(double)
-                             : 0;
+  const ptrdiff_t kept_rows = classes <= kTogetherRow ? rows_together<float>(classes) : rows_per_group<double>(classes);
+  const ptrdiff_t kept =
+      keeps_exponentials<float>(classes) ? kept_rows * padded<double>(classes) * (ptrdiff_t)sizeof(double) : 0;
   const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
   return (size_t)(tiles > rows ? tiles : rows) + kVectorBytes;
 }
@@ -71,41 +76,53 @@ CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptr
   return adjacent ? a.data + first * a.row_stride : nullptr;
 }
 
-// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride.
+// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride; or row r, all of its
+// classes, `stride` bytes after the one before it.
 template <class T>
 struct TileOutput {
   T* data;
   ptrdiff_t stride, first, last;
-  bool stream;
+  bool stream, by_rows;
 };
 // Writes element(c), class c of all rows at once.
 template <class T, class F>
 CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
-  if (out.stream) {
+  if (out.by_rows) {
+    for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      Vec<T> v[kChunk<T>];
+      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i);
+      store_chunk_of_rows(v, (char*)(out.data + c), out.stride);
+    });
+  } else if (out.stream) {
     for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c));
   } else {
     for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c));
   }
 }
 
-// The output of a group: whole tiles of columns go where they belong at once, others by way of the place of their logits.
+// The output of a group: whole tiles go where they belong at once if that is in columns or contiguous, others by way of the
+// place of their logits.
 template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
   const Operand& a = run.output;
-  const ptrdiff_t direct =
-      is_columns<T>(a, run.classes) && element_size(a.type) == (ptrdiff_t)sizeof(T) ? count / kTileRows<T> : 0;
+  const bool columns = is_columns<T>(a, run.classes), rows = !columns && is_contiguous(a) && run.classes >= kChunk<T>;
+  const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
+  const ptrdiff_t direct = (columns || rows) && same_type ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
   const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
-  for (ptrdiff_t c = 0; direct > 0 && c < run.classes; c += kColumnClasses) {
+  for (ptrdiff_t c = 0; columns && direct > 0 && c < run.classes; c += kColumnClasses) {
     const ptrdiff_t last = between(0, c + kColumnClasses, run.classes);
     for (ptrdiff_t t = 0; t < direct; ++t) {
-      op.tile_output(tiles, t, {(T*)base + tiles.lane(t), a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream});
+      op.tile_output(tiles, t, {(T*)base + tiles.lane(t), a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream, false});
     }
+  }
+  for (ptrdiff_t t = 0; rows && t < direct; ++t) {
+    op.tile_output(tiles, t, {(T*)(base + tiles.lane(t) * a.row_stride), a.row_stride, 0, run.classes, false, true});
   }
   for (ptrdiff_t t = direct; t < tiles.count; ++t) {
     T* tile = logits + t * tiles.size;
-    op.tile_output(tiles, t, {tile, kTileRows<T>, 0, run.classes, false});
+    op.tile_output(tiles, t, {tile, kTileRows<T>, 0, run.classes, false, false});
     store_tile(tile, a, first + tiles.lane(t), between(1, count - tiles.lane(t), kTileRows<T>), run.classes, staging);
   }
 }
@@ -207,43 +224,45 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
 template <class Op>
 CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
   using T = typename Op::Value;
-  T* buffer = (T*)run.scratch;  // three blocks
-  T* kept = buffer + 3 * kBlock<T>;
-  const ptrdiff_t kept_stride = padded<T>(run.classes);
-  const ptrdiff_t group = rows_per_group<T>(run.classes);
+  T* buffer = (T*)run.scratch;
   // Exponentials of a row of one block are kept where its results will be: less to hold in the first-level cache (1000 classes:
   // softmax 0.39 -> 0.35 ns per element). Not where the second input lies there, which is read once more with them.
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const auto kept_at = [&](ptrdiff_t lane, ptrdiff_t row) CROSSENT_LAMBDA {
-    return in_output ? (T*)(run.output.data + row * run.output.row_stride) : kept + lane * kept_stride;
-  };
-  const auto input = [&](const Operand& a, ptrdiff_t row, int which) CROSSENT_LAMBDA {
-    return RowInput<T>{a.data + row * a.row_stride, a.type, buffer + which * kBlock<T>};
-  };
-  for (ptrdiff_t first = 0; first < run.rows; first += group) {
-    const ptrdiff_t count = run.rows - first < group ? run.rows - first : group;
+  const bool together = Op::kTogether && run.classes <= kTogetherRow;
+  const ptrdiff_t most = together ? rows_together<T>(run.classes) : rows_per_group<T>(run.classes);
+  for (ptrdiff_t first = 0; first < run.rows; first += most) {
+    const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
+    const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output};
     op.begin(first, count);
-    for (ptrdiff_t lane = 0; lane < count; ++lane) {
-      if (!op.live(lane)) continue;
-      op.row_step(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
-                  kept_at(lane, first + lane));
+    if constexpr (Op::kTogether) {
+      if (together) op.rows_step(rows);
+    }
+    for (ptrdiff_t lane = 0; !together && lane < count; ++lane) {
+      if (op.live(lane)) op.row_step(rows, lane);
     }
     op.finish(count, count);
     if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
-        const RowOutput<T> out{run.output.data + (first + lane) * run.output.row_stride, run.output.type,
-                               buffer + 2 * kBlock<T>, run.stream};
         if (op.live(lane)) {
-          op.row_output(lane, input(run.input, first + lane, 0), input(run.second, first + lane, 1), run.classes,
-                        kept_at(lane, first + lane), out);
+          op.row_output(rows, lane);
         } else {
-          __builtin_memset(out.data, 0, run.classes * element_size(out.type));
+          __builtin_memset(rows.output(lane).data, 0, run.classes * element_size(run.output.type));
         }
       }
     }
   }
+}
+
+// Whether contiguous rows are taken as tiles.
+template <class Op>
+CROSSENT_INLINE bool is_transposed(const Run& run) {
+  if (!Op::kTogether) return run.classes <= kTransposedRow;
+  const auto whole_lines = [](const Operand& a) CROSSENT_LAMBDA {
+    return !a.data || ((uintptr_t)a.data | (uintptr_t)a.row_stride) % kVectorBytes == 0;
+  };
+  return run.classes <= (whole_lines(run.input) && whole_lines(run.output) ? kTransposedLines : kTransposedAnyRow);
 }
 
 template <class Op, class RunType>
@@ -253,7 +272,7 @@ void process(const RunType& run) {
   bool contiguous = is_contiguous(run.input);
   if (Op::kInputs == 2) contiguous = contiguous && is_contiguous(run.second);
   if (Op::kOutput) contiguous = contiguous && is_contiguous(run.output);
-  if (run.classes <= kShortRow || !contiguous) {
+  if (!contiguous || is_transposed<Op>(run)) {
     process_tiles(op, run);
   } else {
     process_rows(op, run);

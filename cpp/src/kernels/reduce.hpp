@@ -138,6 +138,7 @@ struct TileSum<float> {
   Widened sum;
   CROSSENT_INLINE void clear() { sum.low = sum.high = zero<double>(); }
   CROSSENT_INLINE void set(Vec<float> group) { sum = widen(group); }
+  CROSSENT_INLINE void set_parts(Vec<double> low, Vec<double> high) { sum = {low, high}; }
   CROSSENT_INLINE void add(Vec<float> group) {
     const Widened w = widen(group);
     sum.low = sum.low + w.low;
@@ -158,9 +159,10 @@ template <>
 struct TileSum<double> {
   Vec<double> sum, rest;
   CROSSENT_INLINE void clear() { sum = rest = zero<double>(); }
-  CROSSENT_INLINE void set(Vec<double> group) {
-    sum = group;
-    rest = zero<double>();
+  CROSSENT_INLINE void set(Vec<double> group) { set_parts(group, zero<double>()); }
+  CROSSENT_INLINE void set_parts(Vec<double> high, Vec<double> low) {
+    sum = high;
+    rest = low;
   }
   CROSSENT_INLINE void add(Vec<double> group) {
     const Pair<Vec<double>> s = two_sum(sum, group);
@@ -192,6 +194,15 @@ CROSSENT_INLINE Terms<T, N> tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, T
   return group;
 }
 
+// The sum of a tile's lanes, of which there are `used`.
+template <class T>
+CROSSENT_INLINE TileSum<T> joined(TileSum<T>* lane, ptrdiff_t used) {
+  for (ptrdiff_t step = 4; step > 0; step /= 2) {
+    for (ptrdiff_t j = 0; j < step && j + step < used; ++j) lane[j].join(lane[j + step]);
+  }
+  return lane[0];
+}
+
 struct NothingElse {
   CROSSENT_INLINE void operator()(ptrdiff_t) const {}
 };
@@ -218,12 +229,7 @@ CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term
       meanwhile(between(1, (classes - c + 7) / 8, 4 * lanes / 8));
     }
   }
-  for (ptrdiff_t step = 4; step > 0; step /= 2) {
-    for (ptrdiff_t j = 0; j < step && j + step < used; ++j) {
-      for (int s = 0; s < N; ++s) lane[s][j].join(lane[s][j + step]);
-    }
-  }
-  for (int s = 0; s < N; ++s) totals[s] = lane[s][0];
+  for (int s = 0; s < N; ++s) totals[s] = joined(lane[s], used);
 }
 
 // The same for a tile of at most kShortTile classes, padded to so many with classes whose term is 0: no loop, no sums in

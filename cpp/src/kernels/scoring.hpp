@@ -95,7 +95,7 @@ struct MomentSum {
     const Pair<Vec<T>> d = two_sum(x, none - origin);
     const Vec<T> e = exp_of(d);
     const Mask<T> is_max = x == m;
-    at_max = at_max + select(is_max, splat((T)1), none);
+    at_max = select(is_max, at_max + splat((T)1), at_max);
     return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::floor))}};
   }
   CROSSENT_SHARED void group_of_any(const T* x, ptrdiff_t n, Terms<T, 2>& result) {
@@ -121,7 +121,7 @@ struct MomentSum {
     const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
       const Vec<T> v = load(x + i, (T)-__builtin_inf());
       const Mask<T> is_max = v == m;
-      at_max = at_max + select(is_max, one, none);
+      at_max = select(is_max, at_max + one, at_max);
       const Terms<T, 2> terms = terms_of(v);
       return Terms<T, 2>{{select(is_max, none, terms.term[0]), terms.term[1]}};
     };
@@ -183,6 +183,7 @@ struct Scores {
   using Value = T;
   static constexpr int kInputs = 1;
   static constexpr bool kOutput = false;
+  static constexpr bool kTogether = false;
 
   const ScoreRun& run;
   const bool skips;
@@ -249,7 +250,9 @@ struct Scores {
     return count;
   }
 
-  CROSSENT_SHARED void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T*) {
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
+    const RowInput<T> x = rows.input(lane);
+    const ptrdiff_t classes = rows.run.classes;
     Reading row;
     row.sums.clear();
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {

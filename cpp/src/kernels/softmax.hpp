@@ -21,15 +21,16 @@ struct FromStatistics {
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics<kKeep>(tiles, statistics); }
-  CROSSENT_INLINE void row_step(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, T* kept) {
-    row_step_by_blocks(lane, x, classes, kept, NoBlockStep{});
+  static constexpr bool kTogether = true;
+  CROSSENT_INLINE void rows_step(const RowGroup<T>& rows) {
+    short_row_statistics<kKeep>(rows, statistics, [](ptrdiff_t) CROSSENT_LAMBDA { return true; });
   }
+  CROSSENT_INLINE void row_step(const RowGroup<T>& rows, ptrdiff_t lane) { row_step_by_blocks(rows, lane, NoBlockStep{}); }
   template <class Block>
-  CROSSENT_INLINE void row_step_by_blocks(ptrdiff_t lane, RowInput<T> x, ptrdiff_t classes, T* kept, Block&& each_block) {
-    const char* out = run.output.data && !run.stream ? run.output.data + (first_row + lane) * run.output.row_stride : nullptr;
-    // Exponentials that are kept in the output are written now: what comes next is the next row.
-    if (kKeep && out == (const char*)kept) out += run.output.row_stride;
-    row_statistics<T>(x, classes, kKeep && keeps_exponentials<T>(classes) ? kept : nullptr, statistics, lane, out, each_block);
+  CROSSENT_INLINE void row_step_by_blocks(const RowGroup<T>& rows, ptrdiff_t lane, Block&& each_block) {
+    const ptrdiff_t classes = run.classes;
+    T* kept = kKeep && keeps_exponentials<T>(classes) ? rows.kept_of(lane) : nullptr;
+    row_statistics<T>(rows.input(lane), classes, kept, statistics, lane, rows.soon(lane), each_block);
   }
 };
 
@@ -105,9 +106,12 @@ CROSSENT_INLINE Pair<Vec<double>> only_where(Mask<double> valid, Pair<Vec<double
 // Writes a row from its exponentials, as they were kept or taken again: block(first, n) gives f(e, i, load), the elements of a
 // vector from i of that block on.
 template <class T, class Block>
-CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistics, ptrdiff_t lane, RowInput<T> x,
-                                             ptrdiff_t classes, const T* kept, const RowOutput<T>& out, Block&& block) {
+CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistics, const RowGroup<T>& rows, ptrdiff_t lane,
+                                             Block&& block) {
+  const ptrdiff_t classes = rows.run.classes;
+  const RowOutput<T> out = rows.output(lane);
   if (statistics.kept_valid[lane]) {
+    const T* kept = rows.kept_of(lane);
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* e = kept + first;
@@ -115,6 +119,7 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
       return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA { return f(load_any(e + i, (T)1), i, load_any); };
     });
   } else {
+    const RowInput<T> x = rows.input(lane);
     const Exponential<T> exponential(splat(statistics.max[lane]));
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
@@ -145,10 +150,9 @@ struct Softmax : FromStatistics<T, true> {
     const T* kept = tiles.kept + t * tiles.size;
     write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T* kept,
-                                  RowOutput<T> out) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
-      write_from_exponentials(statistics, lane, x, classes, kept, out, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
+      write_from_exponentials(statistics, rows, lane, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
         return [=](Vec<T> e, ptrdiff_t, auto) CROSSENT_LAMBDA { return probability(e); };
       });
     });
@@ -176,10 +180,10 @@ struct LogSoftmax : FromStatistics<T, false> {
     const T* tile = tiles.logits + t * tiles.size;
     write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
   }
-  CROSSENT_SHARED void row_output(ptrdiff_t lane, RowInput<T> x, RowInput<T>, ptrdiff_t classes, const T*,
-                                  RowOutput<T> out) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+    const RowInput<T> x = rows.input(lane);
     const Vec<T> max = splat(statistics.max[lane]), log = splat(log_of_sum[lane]);
-    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T* block = x.block(first, n);
       return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(block + i, (T)0) - max) - log; };
     });

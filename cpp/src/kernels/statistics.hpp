@@ -28,6 +28,12 @@ struct alignas(kVectorBytes) GroupStatistics {
   bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
 
   CROSSENT_INLINE void clear(ptrdiff_t rows) { clear_rows<T>(rows, max, ties, sum, sum_low, shift, shift_low); }
+  // The exponentials of so many rows are those of x - max.
+  CROSSENT_INLINE void nothing_moved(ptrdiff_t rows) {
+    fill(shift, rows, 1.0);
+    fill(shift_low, rows, 0.0);
+    __builtin_memset(kept_valid, 1, rows);
+  }
 };
 
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
@@ -131,7 +137,7 @@ struct RowSum {
     const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
       const Vec<T> v = load(x + i, (T)-__builtin_inf());
       const Mask<T> is_max = v == m;
-      at_max = at_max + select(is_max, one, none);
+      at_max = select(is_max, at_max + one, at_max);
       return Terms<T, 1>{{select(is_max, none, kept_exponential(i, v, load))}};
     };
     LaneSum<T> sum = lanes;
@@ -262,7 +268,7 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
     Vec<T> at_max = none;
     const TileSum<T> sum = sum_short_tile<T>([&](ptrdiff_t c) CROSSENT_LAMBDA {
       const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
-      at_max = at_max + select(is_max, one, none);
+      at_max = select(is_max, at_max + one, at_max);
       return select(is_max, none, load(kept + c * kTileRows<T>));
     });
     sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
@@ -286,7 +292,7 @@ CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& g
           const Vec<T> x = load(tile + c * kTileRows<T>), e = exponential(x);
           const Mask<T> is_max = x == m;
           if constexpr (kKeep) store(kept + c * kTileRows<T>, e);
-          at_max = at_max + select(is_max, one, none);
+          at_max = select(is_max, at_max + one, at_max);
           return Terms<T, 1>{{select(is_max, none, e)}};
         },
         [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
@@ -304,10 +310,7 @@ CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& 
   } else {
     sum_long_tiles<kKeep>(tiles, group);
   }
-  const ptrdiff_t rows = tiles.lane(tiles.count);
-  fill(group.shift, rows, 1.0);
-  fill(group.shift_low, rows, 0.0);
-  __builtin_memset(group.kept_valid, 1, rows);
+  group.nothing_moved(tiles.lane(tiles.count));
 }
 
 // What follows from the statistics, for 8 rows at a time.

@@ -58,20 +58,24 @@ CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdi
   });
   store(maxima, max);
 }
+// kChunk classes of kTileRows rows, `stride` bytes apart.
+template <class T>
+CROSSENT_INLINE void store_chunk_of_rows(const Vec<T>* v, char* rows, ptrdiff_t stride) {
+  for_each_part([&](int part) CROSSENT_LAMBDA {
+    typename Vec<T>::Native chunk[kChunk<T>];
+    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) chunk[i] = v[i].part[part];
+    transpose_chunks(chunk);
+    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
+      store_chunks(rows + (part * Vec<T>::kNativeLanes + i) * stride, kChunk<T> * stride, (NativeFloat)chunk[i]);
+    }
+  });
+}
 template <class T>
 CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* rows, ptrdiff_t stride) {
-  using Native = typename Vec<T>::Native;
   for_each_chunk<T>(classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    for (ptrdiff_t first = 0; first < kTileRows<T>; first += Vec<T>::kNativeLanes) {
-      Native v[kChunk<T>];
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        v[i] = *(const typename NativeOf<T>::unaligned*)(tile + (c + i) * kTileRows<T> + first);
-      }
-      transpose_chunks(v);
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        store_chunks(rows + (first + i) * stride + c * (ptrdiff_t)sizeof(T), kChunk<T> * stride, (NativeFloat)v[i]);
-      }
-    }
+    Vec<T> v[kChunk<T>];
+    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = load(tile + (c + i) * kTileRows<T>);
+    store_chunk_of_rows(v, rows + c * (ptrdiff_t)sizeof(T), stride);
   });
 }
 

@@ -39,6 +39,13 @@ CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
 CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
 }
+// Bit i: whether lane i of the two differs. From the mask register: the comparison as a vector takes two operations more.
+CROSSENT_INLINE uint32_t unequal_lanes(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+}
+CROSSENT_INLINE uint32_t unequal_lanes(NativeDouble a, NativeDouble b) {
+  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+}
 
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {
   return (NativeDouble)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)a));

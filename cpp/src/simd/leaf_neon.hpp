@@ -81,3 +81,5 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin
 // Bit i: the sign of lane i, as comparisons set it.
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<uint32x4_t>(a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<uint64x2_t>(a); }
+CROSSENT_INLINE uint32_t unequal_lanes(NativeFloat a, NativeFloat b) { return lane_signs((NativeFloat)(a != b)); }
+CROSSENT_INLINE uint32_t unequal_lanes(NativeDouble a, NativeDouble b) { return lane_signs((NativeDouble)(a != b)); }

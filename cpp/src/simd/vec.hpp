@@ -116,6 +116,7 @@ CROSSENT_OPERATOR(<, Mask)
 CROSSENT_OPERATOR(>, Mask)
 CROSSENT_OPERATOR(>=, Mask)
 CROSSENT_OPERATOR(==, Mask)
+CROSSENT_OPERATOR(!=, Mask)
 #undef CROSSENT_OPERATOR
 
 template <class T>
@@ -139,6 +140,14 @@ CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
     bits |= lane_signs((typename Vec<T>::Native)mask.part[i]) << (i * (int)Vec<T>::kNativeLanes);
   });
   return bits;
+}
+
+// How many lanes of the two differ.
+template <class T>
+CROSSENT_INLINE int count_unequal(Vec<T> a, Vec<T> b) {
+  uint32_t bits = 0;
+  for_each_part([&](int i) CROSSENT_LAMBDA { bits |= unequal_lanes(a.part[i], b.part[i]) << (i * (int)Vec<T>::kNativeLanes); });
+  return __builtin_popcount(bits);
 }
 
 // The larger; `b` where either is NaN.

@@ -1,0 +1,152 @@
+// The statistics of contiguous rows that are short but fill some vectors: vectors run along the classes, as for long rows, and
+// what is done once a row (the largest lane, the sum of the lanes) is done for as many rows as a vector has lanes together.
+// Against tiles it saves the transposition there and back (100 classes: softmax of 192 classes 0.41 -> 0.33 ns per element).
+#pragma once
+
+// The contiguous rows of a group.
+template <class T>
+struct RowGroup {
+  const Run& run;
+  ptrdiff_t first, count;
+  T *buffer, *kept;  // three blocks, and room for a number an element
+  bool in_output;    // what is kept is kept where the results will be
+
+  CROSSENT_INLINE const char* row(const Operand& a, ptrdiff_t lane) const { return a.data + (first + lane) * a.row_stride; }
+  CROSSENT_INLINE RowInput<T> input(ptrdiff_t lane) const { return {row(run.input, lane), run.input.type, buffer}; }
+  CROSSENT_INLINE RowInput<T> second(ptrdiff_t lane) const {
+    return {row(run.second, lane), run.second.type, buffer + kBlock<T>};
+  }
+  CROSSENT_INLINE RowOutput<T> output(ptrdiff_t lane) const {
+    return {(char*)row(run.output, lane), run.output.type, buffer + 2 * kBlock<T>, run.stream};
+  }
+  CROSSENT_INLINE T* kept_of(ptrdiff_t lane) const {
+    return in_output ? (T*)row(run.output, lane) : kept + lane * padded<T>(run.classes);
+  }
+  // What comes after this group, and where the results of this one go (the next one's, where exponentials are kept there: they
+  // are written now).
+  CROSSENT_INLINE const char* ahead(ptrdiff_t lane) const { return row(run.input, lane + count); }
+  CROSSENT_INLINE const char* soon(ptrdiff_t lane) const {
+    return run.output.data && !run.stream ? row(run.output, in_output ? lane + 1 : lane) : ahead(lane);
+  }
+};
+
+// The sums of the lanes of as many rows as a vector has lanes.
+template <class T>
+struct LaneSums {
+  static constexpr ptrdiff_t kHalf = 8 * 8;
+  alignas(kVectorBytes) double by_row[2 * kHalf];  // float: 16 rows of 8 lanes; double: 8 rows' sums, and what these left
+
+  CROSSENT_INLINE void set(ptrdiff_t r, const LaneSum<T>& sum) {
+    store(by_row + 8 * r, sum.sum);
+    if constexpr (sizeof(T) == 8) store(by_row + kHalf + 8 * r, sum.rest);
+  }
+  CROSSENT_INLINE TileSum<T> total() const {
+    alignas(kVectorBytes) double by_lane[2 * kHalf], largest[8];
+    for (ptrdiff_t half = 0; half < 2 * kHalf; half += kHalf) {
+      transpose_to_tile((const char*)(by_row + half), kVectorBytes, 8, by_lane + half, largest);
+    }
+    TileSum<T> lane[8];
+    for (ptrdiff_t j = 0; j < 8; ++j) lane[j].set_parts(load(by_lane + 8 * j), load(by_lane + kHalf + 8 * j));
+    return joined(lane, 8);
+  }
+};
+
+// As many of them as a vector has lanes.
+template <class T>
+struct ShortRows {
+  static constexpr ptrdiff_t kRows = kTileRows<T>, kLanes = Vec<T>::kLanes;
+  ptrdiff_t count, classes;
+  const T* logits[kRows];  // null for a row that is not to be read
+  T* kept[kRows];
+  const char *ahead[kRows], *soon[kRows];
+
+  template <class Live>
+  CROSSENT_INLINE ShortRows(const RowGroup<T>& rows, ptrdiff_t first, Live&& live)
+      : count(between(0, rows.count - first, kRows)), classes(rows.run.classes) {
+    for (ptrdiff_t r = 0; r < count; ++r) {
+      const ptrdiff_t lane = first + r;
+      const RowInput<T> x = rows.input(lane);
+      kept[r] = rows.kept_of(lane);
+      ahead[r] = rows.ahead(lane);
+      soon[r] = rows.soon(lane);
+      if (!live(lane)) {
+        logits[r] = nullptr;
+      } else if (sizeof(T) == 8 || x.type == Elements::f32) {
+        logits[r] = (const T*)x.data;
+      } else {
+        // Converted once, to where the exponentials will take their place.
+        if constexpr (sizeof(T) == 4) convert_to_compute(x.type, x.data, classes, kept[r]);
+        logits[r] = kept[r];
+      }
+    }
+  }
+  CROSSENT_INLINE bool has(ptrdiff_t r) const { return r < count && logits[r]; }
+
+  CROSSENT_SHARED void find_maxima(T* max) const {
+    const T lowest = -__builtin_inf();
+    alignas(kVectorBytes) T by_lane[kRows * kLanes], transposed[kRows * kLanes];
+    for (ptrdiff_t r = 0; r < kRows; ++r) {
+      Vec<T> m = splat(has(r) ? lowest : (T)0);
+      ptrdiff_t i = has(r) ? 0 : classes;
+      for (; i + kLanes <= classes; i += kLanes) m = max_or_second(load(logits[r] + i), m);
+      if (i < classes) m = max_or_second(load_partial(logits[r] + i, classes - i, lowest), m);
+      store(by_lane + r * kLanes, m);
+    }
+    transpose_to_tile((const char*)by_lane, kVectorBytes, kLanes, transposed, max);
+  }
+
+  // The sum over row r of all classes but the maxima, which are counted. Without a branch on where they are: in short rows it
+  // would often be mispredicted.
+  template <bool kKeep, class Exp>
+  CROSSENT_INLINE void sum_row_of(ptrdiff_t r, T max, const Exp& exponential, LaneSum<T>& sum, double& ties) const {
+    const T* x = logits[r];
+    const Vec<T> m = splat(max);
+    ptrdiff_t others = 0;
+    sum_row<1>(&sum, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      __builtin_prefetch(ahead[r] + i * (ptrdiff_t)sizeof(T));
+      __builtin_prefetch(soon[r] + i * (ptrdiff_t)sizeof(T), 1);
+      const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
+      if constexpr (kKeep) load.store_back(kept[r] + i, e);
+      others += count_unequal(v, m);
+      return Terms<T, 1>{{select(v != m, e, zero<T>())}};
+    });
+    ties = (double)(padded<T>(classes) - others);
+  }
+
+  template <bool kKeep>
+  CROSSENT_SHARED void sum(const T* max, double* total, double* total_low, double* ties) const {
+    const Vec<T> m = load(max), none = zero<T>(), origin = select(m > splat((T)-__builtin_inf()), m, none);
+    const bool ordinary =
+        largest_lane(max_or_second(origin, max_or_second(none - origin, none))) <= ExpConstants<T>::largest_exact;
+    const Exponential<T> of_rows(origin);
+    alignas(kVectorBytes) T minus_origin[kRows], lowest[kRows];
+    store(minus_origin, of_rows.minus_origin);
+    store(lowest, of_rows.lowest);
+    LaneSums<T> sums;
+    for (ptrdiff_t r = 0; r < kRows; ++r) {
+      LaneSum<T> sum;
+      sum.clear();
+      ties[r] = 1;
+      const Exponential<T> exponential(splat(minus_origin[r]), splat(lowest[r]));
+      if (!has(r)) {
+      } else if (ordinary) {
+        sum_row_of<kKeep>(r, max[r], exponential, sum, ties[r]);
+      } else {
+        sum_row_of<kKeep>(r, max[r], [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); }, sum, ties[r]);
+      }
+      sums.set(r, sum);
+    }
+    sums.total().write(total, total_low);
+  }
+};
+
+// The statistics of the rows of a group, as many as lanes at a time. Their exponentials are in `kept` where kKeep.
+template <bool kKeep, class T, class Live>
+CROSSENT_INLINE void short_row_statistics(const RowGroup<T>& rows, GroupStatistics<T>& group, Live&& live) {
+  for (ptrdiff_t first = 0; first < rows.count; first += kTileRows<T>) {
+    const ShortRows<T> some(rows, first, live);
+    some.find_maxima(group.max + first);
+    some.template sum<kKeep>(group.max + first, group.sum + first, group.sum_low + first, group.ties + first);
+  }
+  group.nothing_moved(rows.count);
+}

@@ -317,6 +317,8 @@ struct DivergenceTerms {
       p_scale.set(lane, only_where<T>(valid, scaled(p_inverse, factor)), p_statistics);
       q_scale.set(lane, only_where<T>(valid, scaled(q_inverse, factor)), q_statistics);
     }
+    p_scale.find_subnormal(lanes);
+    q_scale.find_subnormal(lanes);
   }
   static CROSSENT_INLINE Pair<Vec<double>> scaled(const Pair<Vec<double>>& a, Vec<double> factor) {
     const Vec<double> high = a.high * factor;

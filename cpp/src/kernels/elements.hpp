@@ -55,6 +55,7 @@ template <class From, class To>
 CROSSENT_INLINE void convert(const From* source, ptrdiff_t n, To* target) {
   constexpr ptrdiff_t lanes = Vec<float>::kLanes;
   ptrdiff_t i = 0;
+  for (; i + 2 * lanes <= n; i += 2 * lanes) store_pair(target + i, load(source + i), load(source + i + lanes));
   for (; i + lanes <= n; i += lanes) store(target + i, load(source + i));
   if (i < n) store_some(target + i, n - i, load_some(source + i, n - i));
 }

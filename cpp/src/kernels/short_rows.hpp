@@ -1,6 +1,6 @@
 // The statistics of contiguous rows that are short but fill some vectors: vectors run along the classes, as for long rows, and
 // what is done once a row (the largest lane, the sum of the lanes) is done for as many rows as a vector has lanes together.
-// Against tiles it saves the transposition there and back (100 classes: softmax of 192 classes 0.41 -> 0.33 ns per element).
+// Against tiles it saves the transposition there and back (softmax of 192 classes: 0.41 -> 0.33 ns per element).
 #pragma once
 
 // The contiguous rows of a group.

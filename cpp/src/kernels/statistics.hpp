@@ -72,12 +72,13 @@ struct alignas(kVectorBytes) BlockMaxima {
 };
 
 // The sum over a row in one read of it from memory: block by block, the maximum first and then the exponentials while the
-// block is in the first-level cache. The exponentials are taken relative to a reference, the maximum of the first block,
-// and the sum is rescaled once, at the end; only where the maximum has outgrown the reference by kGrowthLimit does the
-// reference move (at most once for each such step, and what was summed before then hardly counts).
+// block is in the first-level cache. The exponentials are taken relative to a reference, the maximum of the first block or,
+// where a row grows to its end, of the last elements; and the sum is rescaled once, at the end. Only where the maximum has
+// outgrown the reference by kGrowthLimit does the reference move (at most once for each such step, and what was summed before
+// then hardly counts).
 template <class T>
 struct RowSum {
-  T max = -__builtin_inf();
+  T max = -__builtin_inf(), last = -__builtin_inf();  // last: the largest of the last elements
   T reference = 0;
   double ties = 0;
   bool moved = false;
@@ -92,7 +93,7 @@ struct RowSum {
       former_maxima = {s.high, former_maxima.low + s.low + ties * e.low / kUnbias<T>};
     }
     if (max == -__builtin_inf()) {
-      reference = block_max;
+      reference = block_max > last ? block_max : last;
     } else if (block_max - (double)reference > kGrowthLimit) {
       const double factor = exp_pair((double)reference, (double)block_max).high;
       lanes.scale(splat(factor));
@@ -188,6 +189,11 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
   RowSum<T> row;
   BlockMaxima<T> maxima;
   row.lanes.clear();
+  if (classes > kBlock<T>) {
+    // Sorted rows would have their reference move again and again, and none of their exponentials could be kept.
+    constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+    row.last = largest_lane(max_or_second(load(x.block(classes - lanes, lanes)), splat((T)-__builtin_inf())));
+  }
   for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
     const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
     const T* block = x.block(first, n);

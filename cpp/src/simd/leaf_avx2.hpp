@@ -54,6 +54,11 @@ CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
   _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
 }
 
+CROSSENT_INLINE void store_bfloat16_pair(void* p, NativeFloat a, NativeFloat b) {
+  store_16_bits(p, float_to_bfloat16_bits<NativeBits>(a));
+  store_16_bits((char*)p + kNativeBytes / 2, float_to_bfloat16_bits<NativeBits>(b));
+}
+
 CROSSENT_INLINE NativeFloat load_halves(const void* p) {
   return (NativeFloat)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
 }

@@ -79,6 +79,11 @@ CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
   __builtin_memcpy(p, lane, sizeof lane);
 }
 
+CROSSENT_INLINE void store_bfloat16_pair(void* p, NativeFloat a, NativeFloat b) {
+  store_16_bits(p, float_to_bfloat16_bits<NativeBits>(a));
+  store_16_bits((char*)p + kNativeBytes / 2, float_to_bfloat16_bits<NativeBits>(b));
+}
+
 CROSSENT_INLINE NativeFloat load_halves(const void* p) { return half_bits_to_float<NativeFloat>(load_16_bits(p)); }
 CROSSENT_INLINE void store_halves(void* p, NativeFloat a) { store_16_bits(p, float_to_half_bits<NativeBits>(a)); }
 

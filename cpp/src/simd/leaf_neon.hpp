@@ -45,6 +45,11 @@ CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
   __builtin_memcpy(p, &lanes, sizeof lanes);
 }
 
+CROSSENT_INLINE void store_bfloat16_pair(void* p, NativeFloat a, NativeFloat b) {
+  store_16_bits(p, float_to_bfloat16_bits<NativeBits>(a));
+  store_16_bits((char*)p + kNativeBytes / 2, float_to_bfloat16_bits<NativeBits>(b));
+}
+
 CROSSENT_INLINE NativeFloat load_halves(const void* p) {
   float16x4_t lanes;
   __builtin_memcpy(&lanes, p, sizeof lanes);

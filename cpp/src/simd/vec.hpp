@@ -208,6 +208,20 @@ CROSSENT_INLINE void store(BFloat16* p, Vec<float> a) {
     store_16_bits(p + i * Vec<float>::kNativeLanes, float_to_bfloat16_bits<NativeBits>(a.part[i]));
   });
 }
+// Two vectors, one after the other.
+template <class S>
+CROSSENT_INLINE void store_pair(S* p, Vec<float> a, Vec<float> b) {
+  store(p, a);
+  store(p + Vec<float>::kLanes, b);
+}
+CROSSENT_INLINE void store_pair(BFloat16* p, Vec<float> a, Vec<float> b) {
+  constexpr ptrdiff_t lanes = Vec<float>::kNativeLanes;
+  if constexpr (kParts == 1) return store_bfloat16_pair(p, a.part[0], b.part[0]);
+  for (int i = 0; i + 1 < kParts; i += 2) {
+    store_bfloat16_pair(p + i * lanes, a.part[i], a.part[i + 1]);
+    store_bfloat16_pair(p + (kParts + i) * lanes, b.part[i], b.part[i + 1]);
+  }
+}
 
 // The smallest normal number and the smallest of all, and the numbers whose last bit is 1.
 template <class T>

@@ -247,10 +247,14 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
 
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) {
     Base::tile_step(tiles);
-    for (ptrdiff_t row = 0; kIndex && row < this->rows; ++row) {
-      const T* tile = tiles.logits + row / kTileRows<T> * tiles.size;
-      this->target_logit[row] = live(row) ? tile[target[row] * kTileRows<T> + row % kTileRows<T>] : (T)0;
-      this->target_class[row] = (T)target[row];
+    for (ptrdiff_t t = 0; kIndex && t < tiles.count; ++t) {
+      const T* tile = tiles.logits + t * tiles.size;
+      const ptrdiff_t first = tiles.lane(t), rows = between(0, this->rows - first, kTileRows<T>);
+      for (ptrdiff_t r = 0; r < rows; ++r) {
+        const int64_t c = target[first + r];
+        this->target_logit[first + r] = c >= 0 ? tile[c * kTileRows<T> + r] : (T)0;
+        if constexpr (kGradient) this->target_class[first + r] = (T)c;
+      }
     }
     if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
   }

@@ -293,7 +293,7 @@ struct DivergenceTerms {
                                       p_at_max, q_at_max, result);
       return result;
     };
-    sum_tile<3>(sums, tiles.classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
+    sum_tile<3>(sums, tiles.classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);

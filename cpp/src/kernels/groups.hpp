@@ -175,6 +175,15 @@ struct TileBuffers {
   }
 };
 
+// Columns of an output that is larger than the second-level cache and not written past the caches.
+template <class T>
+CROSSENT_INLINE bool fetches_columns(const Run& run) {
+  constexpr ptrdiff_t kFetchedBytes = 1 << 21;
+  const ptrdiff_t stride = run.output.class_stride;
+  return !run.stream && is_columns<T>(run.output, run.classes) &&
+         run.classes * (stride < 0 ? -stride : stride) >= kFetchedBytes;
+}
+
 template <class Op>
 CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   using T = typename Op::Value;
@@ -204,6 +213,8 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
     const char* ahead = adjacent_rows(run.input, first + count, run.classes);
     const char* soon = Op::kOutput ? adjacent_rows(run.output, first, run.classes) : nullptr;
     const char* nothing = (const char*)buffers.logits;
+    ColumnFetcher fetcher{run.output.data + first * run.output.row_stride, run.output.class_stride,
+                          count * run.output.row_stride, run.classes};
     const Tiles<T> tiles{(count + kTileRows<T> - 1) / kTileRows<T>,
                          run.classes,
                          buffers.size,
@@ -214,7 +225,8 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
                          buffers.kept,
                          ahead ? ahead : nothing,
                          soon ? soon : nothing,
-                         reads_columns && following > 0 ? &reader : nullptr};
+                         reads_columns && following > 0 ? &reader : nullptr,
+                         Op::kOutput && fetches_columns<T>(run) ? &fetcher : nullptr};
     op.tile_step(tiles);
     op.finish(count, tiles.lane(tiles.count));
     if constexpr (Op::kOutput) write_tiles(op, run, tiles, first, count, buffers.logits, buffers.staging);

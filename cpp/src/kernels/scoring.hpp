@@ -280,7 +280,7 @@ struct Scores {
       tiles.prefetch(t, c);
       return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
     };
-    sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
+    sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
     double low[kTileRows<T>];
     store_as_double(statistics.ties + lane, at_max);
     sums[0].write(statistics.sum + lane, statistics.sum_low + lane);

@@ -215,6 +215,7 @@ struct Tiles {
   T* kept;                   // room for a number an element
   const char *ahead, *soon;  // what will be read and written next, as many cache lines as there are vectors
   ColumnReader<T>* next;     // what will be computed next, where it is read meanwhile; or null
+  ColumnFetcher* output;     // where the results will be written, if that is to be fetched meanwhile; or null
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
   CROSSENT_INLINE void prefetch(ptrdiff_t t, ptrdiff_t c) const {
     const ptrdiff_t line = (t * classes + c) * kVectorBytes;
@@ -222,8 +223,9 @@ struct Tiles {
     __builtin_prefetch(soon + line, 1);
   }
   // To be called in proportion to the classes that are computed.
-  CROSSENT_INLINE void read_next(ptrdiff_t computed) const {
+  CROSSENT_INLINE void work_on_columns(ptrdiff_t computed) const {
     if (next) next->read((computed + count - 1) / count);
+    if (output) output->fetch((computed + count - 1) / count);
   }
 };
 
@@ -265,7 +267,7 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
       tiles.prefetch(t, c);
       store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
     }
-    tiles.read_next(tiles.classes);
+    tiles.work_on_columns(tiles.classes);
   });
   const Vec<T> one = splat((T)1), none = zero<T>();
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
@@ -301,7 +303,7 @@ CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& g
           at_max = select(is_max, at_max + one, at_max);
           return Terms<T, 1>{{select(is_max, none, e)}};
         },
-        [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.read_next(computed); });
+        [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
     sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
     store_as_double(group.ties + tiles.lane(t), at_max);
   });

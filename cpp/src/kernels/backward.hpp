@@ -53,7 +53,7 @@ struct Backward {
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
     const Vec<T> h = load(high + tiles.lane(t)), l = load(low + tiles.lane(t));
-    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    write_tile<false>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
     });
   }

@@ -330,7 +330,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     const Vec<T> one = splat((T)1);
     Vec<T> number = splat((T)out.first);
     ptrdiff_t next = out.first;
-    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    write_tile<!kClassTerms>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       if (c != next) number = splat((T)c);
       next = c + 1;
       const Vec<T> share = kClassTerms ? this->tile_share(second, c) : zero<T>();

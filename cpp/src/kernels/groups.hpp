@@ -6,16 +6,17 @@
 // An operation `Op` has the type Value (what it computes in: the elements of its rows are converted), and
 //   kInputs, kOutput                        how many row-shaped inputs; an output?
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
+//   kTogether                               its elements are cheap: short rows are taken several together, by rows_step(rows),
+//                                           and tiles written straight to contiguous rows
 //   skips                                   some rows of the group are not to be read
 //   live(lane)                              false: this is one of them, and its output is 0
 //   tile_step(tiles)                        first step on tiles
-//   row_step(lane, x, second, classes, kept)          and on a row; `kept` is memory for a number an element, which may be the
-//                                           row's output, and so the row itself
+//   row_step(rows, lane)                    and on a row; what it keeps may lie in the row's output, and so in the row itself
 //   finish(count, lanes)                    per-row arithmetic; of a last tile also on the lanes beyond the rows, whose output
 //                                           would be slow to compute from garbage (subnormal numbers)
 //   tile_output(tiles, t, out)              the output of tile t, which may take the place of its logits, or of some of its
 //                                           classes
-//   row_output(lane, x, second, classes, kept, out)   and of a row
+//   row_output(rows, lane)                  and of a row
 #pragma once
 
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
@@ -84,10 +85,10 @@ struct TileOutput {
   ptrdiff_t stride, first, last;
   bool stream, by_rows;
 };
-// Writes element(c), class c of all rows at once.
-template <class T, class F>
+// Writes element(c), class c of all rows at once. kByRows: `out` may be by rows, which takes the code of some more elements.
+template <bool kByRows, class T, class F>
 CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
-  if (out.by_rows) {
+  if (kByRows && out.by_rows) {
     for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       Vec<T> v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i);
@@ -106,7 +107,8 @@ template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
   const Operand& a = run.output;
-  const bool columns = is_columns<T>(a, run.classes), rows = !columns && is_contiguous(a) && run.classes >= kChunk<T>;
+  const bool columns = is_columns<T>(a, run.classes),
+             rows = Op::kTogether && !columns && is_contiguous(a) && run.classes >= kChunk<T>;
   const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
   const ptrdiff_t direct = (columns || rows) && same_type ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
@@ -233,6 +235,10 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
   }
 }
 
+// Not in float64, where rows of as many classes have twice the vectors: at most 8 % for as much code again.
+template <class Op>
+constexpr bool kTakenTogether = Op::kTogether && sizeof(typename Op::Value) == 4;
+
 template <class Op>
 CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
   using T = typename Op::Value;
@@ -242,13 +248,13 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const bool together = Op::kTogether && run.classes <= kTogetherRow;
+  const bool together = kTakenTogether<Op> && run.classes <= kTogetherRow;
   const ptrdiff_t most = together ? rows_together<T>(run.classes) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = 0; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output};
     op.begin(first, count);
-    if constexpr (Op::kTogether) {
+    if constexpr (kTakenTogether<Op>) {
       if (together) op.rows_step(rows);
     }
     for (ptrdiff_t lane = 0; !together && lane < count; ++lane) {
@@ -270,11 +276,12 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
 // Whether contiguous rows are taken as tiles.
 template <class Op>
 CROSSENT_INLINE bool is_transposed(const Run& run) {
-  if (!Op::kTogether) return run.classes <= kTransposedRow;
   const auto whole_lines = [](const Operand& a) CROSSENT_LAMBDA {
     return !a.data || ((uintptr_t)a.data | (uintptr_t)a.row_stride) % kVectorBytes == 0;
   };
-  return run.classes <= (whole_lines(run.input) && whole_lines(run.output) ? kTransposedLines : kTransposedAnyRow);
+  if (!Op::kTogether) return run.classes <= kTransposedRow;
+  const bool lines = kTakenTogether<Op> && whole_lines(run.input) && whole_lines(run.output);
+  return run.classes <= (lines ? kTransposedLines : kTransposedAnyRow);
 }
 
 template <class Op, class RunType>

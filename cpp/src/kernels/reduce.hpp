@@ -138,7 +138,7 @@ struct TileSum<float> {
   Widened sum;
   CROSSENT_INLINE void clear() { sum.low = sum.high = zero<double>(); }
   CROSSENT_INLINE void set(Vec<float> group) { sum = widen(group); }
-  CROSSENT_INLINE void set_parts(Vec<double> low, Vec<double> high) { sum = {low, high}; }
+  CROSSENT_INLINE void set(Vec<double> low, Vec<double> high) { sum = {low, high}; }
   CROSSENT_INLINE void add(Vec<float> group) {
     const Widened w = widen(group);
     sum.low = sum.low + w.low;
@@ -159,10 +159,9 @@ template <>
 struct TileSum<double> {
   Vec<double> sum, rest;
   CROSSENT_INLINE void clear() { sum = rest = zero<double>(); }
-  CROSSENT_INLINE void set(Vec<double> group) { set_parts(group, zero<double>()); }
-  CROSSENT_INLINE void set_parts(Vec<double> high, Vec<double> low) {
-    sum = high;
-    rest = low;
+  CROSSENT_INLINE void set(Vec<double> group) {
+    sum = group;
+    rest = zero<double>();
   }
   CROSSENT_INLINE void add(Vec<double> group) {
     const Pair<Vec<double>> s = two_sum(sum, group);

@@ -2,11 +2,6 @@
 // that bench/accuracy.py finds on the rows of tests/families.py: float32 and float64, then the same without FMA.
 #pragma once
 
-struct NoBlockStep {
-  template <class T>
-  CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t, const T*, T) const {}
-};
-
 template <class T, bool kKeep>
 struct FromStatistics {
   using Value = T;
@@ -160,7 +155,7 @@ struct Softmax : FromStatistics<T, true> {
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
     const T* kept = tiles.kept + t * tiles.size;
-    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
+    write_tile<true>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
@@ -190,7 +185,7 @@ struct LogSoftmax : FromStatistics<T, false> {
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const Vec<T> max = load(statistics.max + tiles.lane(t)), log = load(log_of_sum + tiles.lane(t));
     const T* tile = tiles.logits + t * tiles.size;
-    write_tile(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
+    write_tile<true>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> x = rows.input(lane);

@@ -180,6 +180,11 @@ struct RowSum {
   }
 };
 
+struct NoBlockStep {
+  template <class T>
+  CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t, const T*, T) const {}
+};
+
 // The statistics of one contiguous row. `kept`, if not null, takes exp(x[i] - reference) * 2**bias; of a row of one block it
 // may be the row itself. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in
 // the cache.

@@ -28,8 +28,8 @@ CROSSENT_INLINE void transpose_chunks(NativeDouble* v) {
 // Calls f(c) for chunks of classes that cover all of them; the last may overlap the one before, so none reaches beyond a row.
 template <class T, class F>
 CROSSENT_INLINE void for_each_chunk(ptrdiff_t classes, F&& f) {
-  for (ptrdiff_t c = 0; c + kChunk<T> <= classes; c += kChunk<T>) f(c);
-  if (classes % kChunk<T> != 0) f(classes - kChunk<T>);
+  // One call, so that f's code is there once.
+  for (ptrdiff_t c = 0; c < classes; c += kChunk<T>) f(c + kChunk<T> <= classes ? c : classes - kChunk<T>);
 }
 
 // kTileRows rows of `classes` >= kChunk contiguous elements, `stride` bytes apart -> tile, and the rows' maxima.

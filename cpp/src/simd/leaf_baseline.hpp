@@ -20,6 +20,10 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
 }
 
 #if defined(__SSE2__)
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return (NativeFloat)_mm_max_ps((__m128)a, (__m128)b); }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm_max_pd((__m128d)a, (__m128d)b);
+}
 CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
   return _mm_movemask_ps(_mm_cmplt_ps((__m128)a, (__m128)b)) != 0;
 }
@@ -47,6 +51,8 @@ CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
   __builtin_memcpy(p, &narrow, 2 * sizeof *p);
 }
 #else
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return a > b ? a : b; }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) { return a > b ? a : b; }
 CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
   return a[0] < b[0] || a[1] < b[1] || a[2] < b[2] || a[3] < b[3];
 }

@@ -15,6 +15,9 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return a > b ? a : b; }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) { return a > b ? a : b; }
+
 CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
 CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
   return sum_error_by_parts(a, b, sum);

@@ -62,7 +62,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer shapes, peers and rounds: a minute or so")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "float16", "bfloat16"])
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="SHAPE", help=f"default: {' '.join(SHAPES)}")
-    parser.add_argument("--functions", nargs="+", metavar="NAME", help="default: all four")
+    parser.add_argument("--functions", nargs="+", metavar="NAME", help="default: all but the scores")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are installed")
     parser.add_argument(
         "--threads", type=int, default=1, help="of every library; the process is pinned to as many CPUs"
@@ -200,12 +200,17 @@ class Comparison:
 
     def prepared(self, function: str, problem: Any, case: str) -> list[tuple[Any, str, Callable[[], object]]]:
         """(peer, what becomes of its output, its call) of all that can do it and agree with the first, crossent."""
-        from peers import Unsupported
+        from peers import SCORES, Unsupported
 
+        outputs = ["reused", "fresh"]
+        if function == "cross_entropy":
+            outputs = ["loss only"]
+        elif function in SCORES:
+            outputs = ["scores"]
         ready: list[tuple[Any, str, Callable[[], object]]] = []
         reference = None
         for peer in self.peers:
-            for output in ["loss only"] if function == "cross_entropy" else ["reused", "fresh"]:
+            for output in outputs:
                 try:
                     call = peer.prepare(function, problem, output == "reused")
                     result = sample(peer.array(call()))
@@ -227,12 +232,15 @@ class Comparison:
         return ready
 
     def measure(self, function: str, shape: Shape, problem: Any) -> list[dict[str, Any]]:
+        from peers import SCORES
+
         options = self.options
         ready = self.prepared(function, problem, f"{function} {shape.text}")
         calls = [call for _, _, call in ready]
         times = interleaved_medians(calls, options.rounds, options.seconds, CLOCKS[options.clock])
         size = problem.x.size
-        limit = self.limit.seconds(problem.x, function != "cross_entropy") if self.limit and size > SMALL else None
+        has_limit = self.limit and size > SMALL and function not in SCORES
+        limit = self.limit.seconds(problem.x, function != "cross_entropy") if has_limit else None
         ours = {
             output: seconds for (peer, output, _), seconds in zip(ready, times, strict=True) if peer.name == "crossent"
         }
@@ -300,11 +308,11 @@ def main() -> None:
     import gc
 
     import tqdm
-    from peers import FUNCTIONS
+    from peers import FUNCTIONS, SCORES
 
     functions = options.functions or list(FUNCTIONS)
-    if unknown := set(functions) - set(FUNCTIONS):
-        raise SystemExit(f"unknown functions {sorted(unknown)}; there are: {', '.join(FUNCTIONS)}")
+    if unknown := set(functions) - {*FUNCTIONS, *SCORES}:
+        raise SystemExit(f"unknown functions {sorted(unknown)}; there are: {', '.join(FUNCTIONS + SCORES)}")
     comparison = Comparison(options)
     names = [peer.name for peer in comparison.peers]
     context = comparison.context(cpus)

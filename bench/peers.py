@@ -14,12 +14,15 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import crossent
 import numpy as np
+import scores
 
 FUNCTIONS = ("log_softmax", "softmax", "cross_entropy", "cross_entropy_value_and_grad")
+SCORES = ("token_log_probs", "logit_stats", "kl_divergence")  # timed where they are named
 
 Call = Callable[[], Any]
 
@@ -36,6 +39,11 @@ class Problem:
     target: np.ndarray
     axis: int
     threads: int
+
+    @cached_property
+    def second(self) -> np.ndarray:
+        """Other logits, for a divergence from them."""
+        return np.roll(self.x, 1, self.axis)
 
     def picked(self) -> tuple[np.ndarray, ...]:
         """The index that takes each sample's target class out of an array of the logits' shape."""
@@ -65,6 +73,8 @@ class Peer(ABC):
             return self.cross_entropy(problem)
         if function == "cross_entropy_value_and_grad":
             return self.value_and_grad(problem, reuse)
+        if function in SCORES:
+            return self.scores(function, problem)
         return self.normalize(function, problem, reuse)
 
     @abstractmethod
@@ -77,6 +87,9 @@ class Peer(ABC):
 
     def value_and_grad(self, problem: Problem, reuse: bool) -> Call:  # noqa: ARG002 - most have it
         raise Unsupported("no gradient of the cross-entropy")
+
+    def scores(self, function: str, problem: Problem) -> Call:  # noqa: ARG002 - most have some
+        raise Unsupported("no scores")
 
     def array(self, result: Any) -> np.ndarray:
         """The array, or the loss, in what a call returned."""
@@ -113,6 +126,9 @@ class Crossent(Peer):
             return lambda: crossent.cross_entropy_value_and_grad(x, target, axis=axis)
         out = np.empty_like(x)
         return lambda: crossent.cross_entropy_value_and_grad(x, target, axis=axis, out=out)
+
+    def scores(self, function: str, problem: Problem) -> Call:
+        return scores.crossent_scores(function, problem)
 
 
 class Torch(Peer):
@@ -159,6 +175,9 @@ class Torch(Peer):
             return value, grad(value, leaf)[0]
 
         return call
+
+    def scores(self, function: str, problem: Problem) -> Call:
+        return self.compiled(scores.torch_scores(function, problem, self.tensor))
 
     def array(self, result: Any) -> np.ndarray:
         tensor = (result[1] if isinstance(result, tuple) else result).detach()
@@ -300,6 +319,9 @@ class SciPy(Peer):
         picked = problem.picked()
         return lambda: (logsumexp(x, axis) - x[picked]).mean()
 
+    def scores(self, function: str, problem: Problem) -> Call:
+        return scores.scipy_scores(function, problem)
+
 
 class NumPy(Peer):
     """The formulas as they are usually written down, with the maximum subtracted."""
@@ -350,6 +372,9 @@ class NumPy(Peer):
             return loss, grad
 
         return call
+
+    def scores(self, function: str, problem: Problem) -> Call:
+        return scores.numpy_scores(function, problem)
 
 
 PEERS: dict[str, type[Peer]] = {p.name: p for p in (Crossent, Torch, TorchCompile, Jax, OnnxRuntime, SciPy, NumPy)}

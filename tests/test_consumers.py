@@ -91,26 +91,38 @@ def test_msvc_is_refused_in_one_sentence(tmp_path):
     assert " ".join(done.stderr.split()).count("build it with clang-cl") == 1
 
 
+def copy_of_the_sources(folder):
+    """Where a compiler cache that knows paths from the build's folder on (.ci/run) has seen the sources: two levels up."""
+    for name in ("CMakeLists.txt", "pyproject.toml"):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder)
+    for name in ("cmake", "cpp", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 @needs_cmake
 @pytest.mark.slow
 def test_add_subdirectory_ctest_and_a_moved_installation(tmp_path):
-    """One build from the sources proves all three, for the static library and the shared one."""
+    """One build from the sources proves all three, for the static library and the shared one, of the same kernels."""
+    sources = copy_of_the_sources(tmp_path / "crossent")
+    build = sources / "build" / "consumer"
     for shared, kind in (("OFF", "STATIC_LIBRARY"), ("ON", "SHARED_LIBRARY")):
-        build, prefix, moved, user = (
-            tmp_path / name for name in ("build", f"prefix {kind}", f"moved_{kind}", f"user {kind}")
-        )
+        prefix, moved, user = (tmp_path / name for name in (f"prefix {kind}", f"moved_{kind}", f"user {kind}"))
         options = ("-DCROSSENT_TESTS=ON", "-DCROSSENT_WARNINGS_AS_ERRORS=ON", f"-DBUILD_SHARED_LIBS={shared}")
-        assert build_with_cmake(build, f"-DCROSSENT_SOURCE={ROOT}", *options) == kind
+        assert build_with_cmake(build, f"-DCROSSENT_SOURCE={sources}", *options) == kind
         assert_works(build / "consumer")
-        tests = run("ctest", "--test-dir", build, "--output-on-failure")
+        # The shared library has the same kernels, and test_cpp.py tests them in the installed one.
+        some = ("--exclude-regex", "kernels_test") if kind == "SHARED_LIBRARY" else ()
+        tests = run("ctest", "--test-dir", build, "--output-on-failure", *some)
         assert "100% tests passed" in tests
         run("cmake", "--install", build, "--prefix", prefix)
         prefix.rename(moved)
-        build = build.rename(tmp_path / "elsewhere")
+        hidden = build.rename(tmp_path / "elsewhere")
         assert build_with_cmake(user, f"-DCMAKE_PREFIX_PATH={moved}") == kind
         assert_works(user / "consumer")
         if shutil.which("pkg-config"):
             (description,) = moved.rglob("crossent.pc")
             build_with_pkg_config(user / "by pkg-config", description.parent)
             assert_works(user / "by pkg-config" / "consumer", env={"LD_LIBRARY_PATH": str(description.parent.parent)})
-        build.rename(tmp_path / "build")
+        hidden.rename(build)

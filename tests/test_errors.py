@@ -154,6 +154,38 @@ def test_out_that_interleaves_with_the_input_but_shares_no_element(call):
         assert_same_bits(pick_out(array), expected)
 
 
+def strided(store, shape, *strides):
+    """As `shape`, from the first element on, with strides in bytes."""
+    return np.lib.stride_tricks.as_strided(store, shape, strides)
+
+
+@every_out
+@pytest.mark.parametrize(
+    "strides", [(4, 4), (20, 0), (0, 4), (16, 4), (4, 12), (8, 8), (20, 2), (1, 4), (-4, 4), (16, -4)]
+)
+def test_out_that_overlaps_itself(call, strides):
+    store = np.full(100, 77, FLOAT32)
+    with pytest.raises(ValueError, match=says("out overlaps itself", shape(4, 5), shape(*strides))):
+        call(strided(store[40:], (4, 5), *strides))
+    assert (store == 77).all()
+
+
+@every_out
+def test_out_with_gaps_and_axes_in_any_order(call):
+    expected = np.zeros((4, 5), FLOAT32)
+    call(expected)
+    for strides in ((20, 4), (4, 16), (-20, 4), (-4, -16), (24, 4), (4, 20), (80, 8), (21, 4), (5, 20)):
+        store = np.full(200, 77, FLOAT32)
+        out = strided(store[100:], (4, 5), *strides)
+        call(out)
+        assert_same_bits(np.ascontiguousarray(out), expected, str(strides))
+
+
+def test_an_out_without_elements_overlaps_nothing():
+    out = strided(np.zeros(4, FLOAT32), (3, 0, 5), 0, 4, 4)
+    assert crossent.softmax(np.zeros((3, 0, 5), FLOAT32), out=out) is out
+
+
 def test_float32_out_that_overlaps_a_narrow_input(narrow_dtype):
     store = np.ones(40, FLOAT32)
     for first in (0, 1, 20):

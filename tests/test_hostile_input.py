@@ -1,5 +1,7 @@
 """Dtypes that are refused, axes out of range, and arguments of absurd kinds: exceptions, never a crash."""
 
+import inspect
+
 import crossent
 import numpy as np
 import pytest
@@ -144,6 +146,65 @@ def test_options_are_keyword_only():
     ):
         with pytest.raises(TypeError):
             call()
+
+
+VALID = {
+    "x": X, "y": X, "grad": X, "logits": X, "log_probs": X, "p_logits": X, "q_logits": X,
+    "target": TARGET, "index": TARGET, "n": 1,
+}  # fmt: skip
+ARGUMENTS = [
+    (name, argument)
+    for name in crossent.__all__
+    if callable(getattr(crossent, name)) and name not in ("LogitStats", "Evaluation")
+    for argument in inspect.signature(getattr(crossent, name)).parameters
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+@pytest.mark.parametrize("absurd", ["x", [], {}, ("x",), 1j, b"x", object(), max], ids=repr)
+def test_absurd_arguments_are_taken_or_refused_in_a_sentence(name, argument, absurd):
+    """Not by a list of the compiled function's signatures."""
+    function = getattr(crossent, name)
+    parameters = inspect.signature(function).parameters
+    valid = {key: VALID[key] for key, parameter in parameters.items() if parameter.default is parameter.empty}
+    if name.endswith("loss_backward") or name == "cross_entropy_backward":
+        valid["grad"] = 1.0
+    message = ""
+    try:
+        function(**valid | {argument: absurd})
+    except (TypeError, ValueError, IndexError) as error:
+        message = str(error)
+    assert "\n" not in message
+    assert "arguments" not in message
+
+
+@pytest.mark.parametrize("absurd", ["x", "", [], (), {}, object(), b"1"], ids=repr)
+def test_keepdims_that_is_no_truth_value(absurd):
+    with pytest.raises(TypeError, match="keepdims must be True or False, not "):
+        crossent.logsumexp(X, keepdims=absurd)
+
+
+def test_keepdims_may_be_a_boolean_of_numpy_or_a_number():
+    for yes, no in ((True, False), (np.True_, np.False_), (1, 0)):
+        assert crossent.logsumexp(X, keepdims=yes).shape == (4, 1)
+        assert crossent.logsumexp(X, keepdims=no).shape == (4,)
+
+
+INDICES_ALONE = {
+    "nll_loss": lambda target: crossent.nll_loss(X, target),
+    "nll_loss_backward": lambda target: crossent.nll_loss_backward(1.0, X, target),
+    "token_log_probs": lambda target: crossent.token_log_probs(X, target),
+    "logit_stats": lambda target: crossent.logit_stats(X, target),
+    "Evaluator": lambda target: crossent.Evaluator().update(X, target),
+}
+
+
+@functions(INDICES_ALONE)
+def test_where_only_indices_are_taken_no_message_speaks_of_probabilities(function):
+    for bad in (np.zeros(4, bool), [True] * 4, X.astype(complex), ["x"] * 4):
+        with pytest.raises(TypeError, match="must hold class indices") as caught:
+            function(bad)
+        assert "probabilities" not in str(caught.value)
 
 
 def test_a_bool_target_is_refused_or_counts_as_0_and_1():

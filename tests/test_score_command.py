@@ -278,6 +278,21 @@ def test_a_loss_that_is_no_number_is_status_3_and_the_first_one_is_named(value, 
     assert "at (0, 4) is nan" in capsys.readouterr().err  # whose logits are those before
 
 
+@pytest.mark.parametrize(("value", "divergence"), [(np.nan, "nan"), (-np.inf, "inf")])
+@pytest.mark.parametrize("block_bytes", [1000, 1 << 23])
+def test_the_first_row_whose_divergence_is_no_number_is_named(value, divergence, block_bytes, capsys, monkeypatch):
+    monkeypatch.setattr(_score, "BLOCK_BYTES", block_bytes)
+    p, targets = make_samples()
+    q = p.copy()
+    q[1, 2, 5] = q[4, 7, 0] = value
+    q[0, 3], targets[0, 3] = np.nan, -100  # ignored
+    save(p=p, q=q, targets=targets)
+    assert main(["compare", "p.npy", "q.npy", "--targets", "targets.npy"]) == 3
+    assert capsys.readouterr().err == f"q.npy: the KL divergence of the row at (1, 2) is {divergence}\n"
+    assert main(["compare", "p.npy", "q.npy"]) == 3
+    assert capsys.readouterr().err == "q.npy: the KL divergence of the row at (0, 3) is nan\n"
+
+
 def test_no_samples(capsys):
     save(logits=np.zeros((0, 5), FLOAT32), targets=np.zeros(0, int))
     assert report(capsys, "score", "logits.npy", "targets.npy", status=3)["count"] == 0

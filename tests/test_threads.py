@@ -175,3 +175,46 @@ def test_concurrent_callers_get_their_own_results(count):
     for thread in threads:
         thread.join()
     assert not failures
+
+
+# Every one of these passes the check of the targets now and then, and then reads some that were changed since.
+CHANGING_TARGETS = """
+import threading, numpy as np, crossent
+crossent.set_num_threads(1)
+logits = np.zeros((64, 20_000), np.float32)
+target = np.zeros(64, np.{dtype})
+weight = np.ones(20_000)
+calls = [
+    lambda: crossent.cross_entropy(logits, target),
+    lambda: crossent.cross_entropy(logits, target, weight=weight),
+    lambda: crossent.cross_entropy_value_and_grad(logits, target, ignore_index=2**30),
+    lambda: crossent.nll_loss_backward(1.0, logits, target),
+    lambda: crossent.logit_stats(logits, target),
+    lambda: crossent.token_log_probs(logits, target),
+]
+stop = False
+def change():
+    while not stop:
+        target[:] = {bad}
+        target[:] = 0
+thread = threading.Thread(target=change)
+thread.start()
+finished = 0
+try:
+    for _ in range(20):
+        for call in calls:
+            try:
+                call()
+                finished += 1
+            except IndexError:
+                pass
+finally:
+    stop = True
+    thread.join()
+print(finished > 0)
+"""
+
+
+@pytest.mark.parametrize(("dtype", "bad"), [("int64", 2**40), ("int64", -(2**40)), ("int32", 2**30)])
+def test_targets_that_another_thread_changes_lead_to_no_read_elsewhere(dtype, bad):
+    assert run_python(CHANGING_TARGETS.format(dtype=dtype, bad=bad)) == "True"

@@ -147,7 +147,7 @@ class CrossEntropyCall {
     if (wanted_.out && upstream_ >= 0) read_rows(space_, upstream_, first, count, numbers.gradient_scale);
     const std::int64_t* target = numbers.target;
     if (problem_.has_indices()) {
-      target = problem_.read_targets(space_, target_, first, count, numbers.target);
+      problem_.read_targets(space_, target_, first, count, numbers.target);
       if (skips || problem_.has_weight()) problem_.target_weights(count, target, numbers.target_weight);
     }
     if (skips && wanted_.out) {

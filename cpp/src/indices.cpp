@@ -1,6 +1,8 @@
 // Reading and checking class indices.
 #include "indices.hpp"
 
+#include <algorithm>
+
 #include "elements.hpp"
 
 namespace crossent {
@@ -49,6 +51,13 @@ bool read_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdif
     default:
       return read_run<std::uint8_t>(p, stride, count, range, index);
   }
+}
+
+void reread_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, const IndexRange& range,
+                    std::int64_t* index) {
+  if (read_indices(dtype, p, stride, count, range, index)) return;
+  const std::int64_t least = range.has_ignored ? -1 : 0;
+  for (std::ptrdiff_t i = 0; i < count; ++i) index[i] = std::clamp(index[i], least, range.classes - 1);
 }
 
 Status bad_index(const char* name, const ConstArray& indices, const IndexRange& range) {

@@ -16,6 +16,11 @@ struct IndexRange {
 bool read_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, const IndexRange& range,
                   std::int64_t* index);
 
+// The same of indices that were checked before. Another thread may have changed them since: what is out of range now becomes
+// another class or ignored, so that nothing beyond the arrays is touched.
+void reread_indices(DType dtype, const char* p, std::ptrdiff_t stride, std::ptrdiff_t count, const IndexRange& range,
+                    std::int64_t* index);
+
 // The error of the first index out of range, in the order of the array's own indices; only once one is known to exist.
 Status bad_index(const char* name, const ConstArray& indices, const IndexRange& range);
 

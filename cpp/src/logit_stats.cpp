@@ -32,17 +32,19 @@ class ScoresCall {
 
   RowSpace& space() { return space_; }
 
-  // Calls consume(scores, share) for each block and finish(share) at last, where share = start() belongs to one thread.
+  // Calls consume(scores, share) for each block and finish(share) at last, where share = start(memory) belongs to one thread.
+  // It gets `share_bytes` of memory, since it must not allocate any: no exception may leave a thread.
   template <class Start, class Consume, class Finish>
-  Status run(const KernelTable& kernels, Start start, Consume consume, Finish finish) const {
+  Status run(const KernelTable& kernels, std::size_t share_bytes, Start start, Consume consume, Finish finish) const {
     const RowFeeder feeder(kernels, space_, operands_);
     const ScoreKernel kernel = kernels.scores[compute_type(space_.dtype(operands_.input))];
     const std::ptrdiff_t most_rows = std::min(feeder.block_rows(), space_.rows());
     const std::size_t top_bytes = static_cast<std::size_t>(most_rows * top_k_) * sizeof(TopEntry);
     const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
-      auto share = start();
+      char* top = scratch + feeder.scratch_bytes();
+      auto share = start(top + top_bytes);
       BlockScores scores;
-      scores.top = reinterpret_cast<TopEntry*>(scratch + feeder.scratch_bytes());
+      scores.top = reinterpret_cast<TopEntry*>(top);
       for (std::ptrdiff_t block = begin; block < end; ++block) {
         score_block(feeder, kernel, block, scratch, scores);
         consume(static_cast<const BlockScores&>(scores), share);
@@ -50,7 +52,7 @@ class ScoresCall {
       finish(share);
     };
     const bool done = for_each_block_range(threads_for(space_.rows() * space_.classes()), feeder.blocks(),
-                                           feeder.scratch_bytes() + top_bytes, handle);
+                                           feeder.scratch_bytes() + top_bytes + share_bytes, handle);
     return done ? Status() : out_of_memory();
   }
 
@@ -81,7 +83,7 @@ class ScoresCall {
     for (std::ptrdiff_t done = 0; done < s.count;) {
       const std::ptrdiff_t run = space_.run_length(s.first + done, s.count - done);
       const Operand at = space_.rows_at(target_, s.first + done);
-      read_indices(space_.dtype(target_), at.data, at.row_stride, run, range_, s.target + done);
+      reread_indices(space_.dtype(target_), at.data, at.row_stride, run, range_, s.target + done);
       done += run;
     }
   }
@@ -173,7 +175,8 @@ class DenseWriter {
 
 template <class T>
 Status write_stats(const ScoresCall& call, const KernelTable& kernels, const DenseWriter<T>& writer) {
-  return call.run(kernels, [] { return 0; }, [&](const BlockScores& scores, int) { writer.write(scores); }, [](int) {});
+  const auto consume = [&](const BlockScores& scores, int) { writer.write(scores); };
+  return call.run(kernels, 0, [](char*) { return 0; }, consume, [](int) {});
 }
 
 }  // namespace
@@ -211,9 +214,12 @@ namespace {
 
 static_assert(kLossScale == ExactSum::kOffset, "the public scale is that of the digits");
 
+// What one thread has added up.
 struct Sums {
+  explicit Sums(std::int64_t* memory) : hits(memory) {}
+
+  std::int64_t* hits;  // for each k
   std::int64_t count = 0;
-  std::vector<std::int64_t> hits;
   ExactSum loss;
 };
 
@@ -227,8 +233,8 @@ Status evaluate(const ConstArray& logits, const ConstArray& target, int axis, st
   if (Status s = rows.check("logits", logits, axis); !s) return s;
   const IndexRange range{rows.classes, true, ignore_index};
   if (Status s = check_target(logits, rows, target, range); !s) return s;
-  Sums all;
-  all.hits.resize(top_k.size());
+  std::vector<std::int64_t> hits(top_k.size());
+  Sums all(hits.data());
   ScoresCall call(logits, rows, &target, range, 0);
   call.space().finish();
   std::mutex mutex;
@@ -246,16 +252,17 @@ Status evaluate(const ConstArray& logits, const ConstArray& target, int axis, st
     all.loss.add(sums.loss);
     for (std::size_t i = 0; i < top_k.size(); ++i) all.hits[i] += sums.hits[i];
   };
-  const auto start = [&] {
-    Sums sums;
-    sums.hits.resize(top_k.size());
+  const auto start = [&](char* memory) {
+    Sums sums(reinterpret_cast<std::int64_t*>(memory));
+    std::fill_n(sums.hits, top_k.size(), 0);
     return sums;
   };
   if (call.space().rows() > 0) {
-    if (Status s = call.run(*kernels, start, consume, finish); !s) return s;
+    const std::size_t bytes = top_k.size() * sizeof(std::int64_t);
+    if (Status s = call.run(*kernels, bytes, start, consume, finish); !s) return s;
   }
   evaluation.count = all.count;
-  evaluation.hits = all.hits;
+  evaluation.hits = hits;
   evaluation.loss = all.loss.value();
   evaluation.loss_digits = all.loss.digits();
   evaluation.loss_special = all.loss.special();

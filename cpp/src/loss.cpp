@@ -66,7 +66,8 @@ Status LossProblem::check_target_shape(const char* input_name, bool may_be_proba
   const ConstArray &input = *input_, &target = *target_;
   has_indices_ = !is_floating(target.dtype);
   if (target.dtype == DType::boolean) {
-    return {Code::bad_type, "target must hold class indices (integers) or class probabilities (floating), not bool"};
+    const std::string or_probabilities = may_be_probabilities ? " or class probabilities (floating)" : "";
+    return {Code::bad_type, "target must hold class indices (integers)" + or_probabilities + ", not bool"};
   }
   if (!has_indices_ && !may_be_probabilities) {
     return {Code::bad_type, "target must hold class indices of an integer dtype; a floating target is for cross_entropy"};
@@ -137,17 +138,26 @@ const std::int64_t* in_place(DType dtype, const Operand& rows) {
 
 }  // namespace
 
-const std::int64_t* LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
-                                              std::int64_t* classes) const {
+void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                               std::int64_t* classes) const {
+  IndexRange range = index_range();
+  range.has_ignored = has_ignored_;
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
-    const std::int64_t* target = in_place(space.dtype(operand), rows);
-    if (target && run == count && !has_ignored_) return target;
-    read_indices(space.dtype(operand), rows.data, rows.row_stride, run, index_range(), classes + done);
+    if (!copy_targets(in_place(space.dtype(operand), rows), run, classes + done)) {
+      reread_indices(space.dtype(operand), rows.data, rows.row_stride, run, range, classes + done);
+    }
     done += run;
   }
-  return classes;
+}
+
+// The quick way where it can be taken. The copy is what is checked, and what is used: the array may change at any time.
+bool LossProblem::copy_targets(const std::int64_t* target, std::ptrdiff_t count, std::int64_t* classes) const {
+  if (!target || has_ignored_) return false;
+  std::copy(target, target + count, classes);
+  std::ptrdiff_t live;
+  return kernels_->check_targets(classes, count, classes_, 0, &live);
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
@@ -162,6 +172,7 @@ void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* class
 }
 
 Status LossProblem::scan_targets(const RowSpace& space, int operand, const KernelTable& kernels) {
+  kernels_ = &kernels;
   if (!has_indices_) {
     divisor_ = static_cast<double>(space.rows());
     return {};

@@ -21,10 +21,10 @@ class LossProblem {
   // Whether there is a place for the loss.
   Status check_result(const LossResult& result) const;
 
-  // The targets of rows [first, first + count): class indices with -1 for ignored samples. Only for index targets. In place
-  // where they lie in that form, or else in `classes`.
-  const std::int64_t* read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
-                                   std::int64_t* classes) const;
+  // The targets of rows [first, first + count) once they were scanned: class indices with -1 for ignored samples, even where
+  // another thread has changed them. Only for index targets.
+  void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                    std::int64_t* classes) const;
   // (1 - label_smoothing) * weight[target] of each; 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
@@ -49,11 +49,13 @@ class LossProblem {
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
+  bool copy_targets(const std::int64_t* target, std::ptrdiff_t count, std::int64_t* classes) const;
   IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;
   const ConstArray* target_ = nullptr;
   const LossOptions* options_ = nullptr;
+  const KernelTable* kernels_ = nullptr;
   ClassAxes axes_;
   int axis_ = 0;
   std::ptrdiff_t classes_ = 1;

@@ -43,9 +43,9 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
   ExactSum sum;
   for (std::ptrdiff_t first = 0; first < space.rows(); first += kMaxBlockRows) {
     const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
-    std::int64_t read[kMaxBlockRows];
+    std::int64_t index[kMaxBlockRows];
     double loss[kMaxBlockRows];
-    const std::int64_t* index = problem.read_targets(space, classes, first, count, read);
+    problem.read_targets(space, classes, first, count, index);
     problem.target_weights(count, index, loss);
     for (std::ptrdiff_t done = 0; done < count;) {
       const std::ptrdiff_t run = space.run_length(first + done, count - done);
@@ -87,9 +87,9 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
     for (std::ptrdiff_t first = begin * kMaxBlockRows; first < std::min(end * kMaxBlockRows, space.rows());
          first += kMaxBlockRows) {
       const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
-      std::int64_t read[kMaxBlockRows];
+      std::int64_t index[kMaxBlockRows];
       double weight[kMaxBlockRows], factor[kMaxBlockRows];
-      const std::int64_t* index = problem.read_targets(space, classes, first, count, read);
+      problem.read_targets(space, classes, first, count, index);
       problem.target_weights(count, index, weight);
       std::fill(factor, factor + count, grad.value);
       if (upstream >= 0) read_rows(space, upstream, first, count, factor);

@@ -147,7 +147,7 @@ class TokenCall {
     const Operand logits = space_.rows_at(operands_.input, first), scores = space_.rows_at(out_, first);
     const Operand indices = space_.rows_at(index_, first);
     std::int64_t classes[kMaxBlockRows];
-    read_indices(space_.dtype(index_), indices.data, indices.row_stride, run, range_, classes);
+    reread_indices(space_.dtype(index_), indices.data, indices.row_stride, run, range_, classes);
     const bool wide = space_.dtype(out_) == DType::float64;
     for (std::ptrdiff_t i = 0; i < run; ++i) {
       const double x = read(logits.data + i * logits.row_stride + classes[i] * logits.class_stride);
@@ -171,8 +171,8 @@ class TokenCall {
     const Operand indices = space_.rows_at(index_, first);
     for (std::ptrdiff_t i = 0; i < run; ++i) {
       const char* row = logits.data + i * logits.row_stride;
-      read_indices(space_.dtype(index_), indices.data + i * indices.row_stride, along_.index_stride, along_.count, range_,
-                   classes);
+      reread_indices(space_.dtype(index_), indices.data + i * indices.row_stride, along_.index_stride, along_.count, range_,
+                     classes);
       for (std::ptrdiff_t k = 0; k < along_.count; ++k) {
         values[k] = log_probability(max[i], log_sum[i], read(row + classes[k] * logits.class_stride));
       }

@@ -27,7 +27,8 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, out: FloatArray | None = None) -> 
         The axis of the classes; a tuple or None takes several or all axes together.
     out : ndarray, optional
         Where to put the result: of x's shape and dtype, or of float32 for 16-bit x (the result is then not rounded to
-        16 bits). Any strides. It may be `x` itself, but not overlap it otherwise.
+        16 bits). Any strides, as long as no two elements share memory. It may be `x` itself, but not overlap it
+        otherwise.
 
     Returns
     -------

@@ -35,7 +35,7 @@ def as_floating(obj: object, name: str) -> Array:
     return floating
 
 
-def as_target(obj: object, name: str = "target") -> Array:
+def as_target(obj: object, name: str, may_be_probabilities: bool) -> Array:
     """`obj` as a plain array of class indices (native integers of any width) or of class probabilities (floating).
 
     An empty list holds no indices. Booleans are refused: they could mean classes 0 and 1 as well as a mask or a one-hot
@@ -51,9 +51,8 @@ def as_target(obj: object, name: str = "target") -> Array:
         return array.astype(native, copy=False).view(native)  # the view turns the C type long long into int64
     floating = _native_floating(array)
     if floating is None:
-        raise TypeError(
-            f"{name} must hold class indices (an integer dtype) or class probabilities (floating), {_found(array)}"
-        )
+        or_probabilities = " or class probabilities (floating)" if may_be_probabilities else ""
+        raise TypeError(f"{name} must hold class indices (an integer dtype){or_probabilities}, {_found(array)}")
     return floating
 
 

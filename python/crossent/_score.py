@@ -43,7 +43,8 @@ exit status:
   1    a file is missing or not what it should be; the message names it, and the
        shape, dtype or value that is wrong
   2    the command line is wrong
-  3    the result is printed, but is NaN or infinite
+  3    the result is printed, but is NaN or infinite; a message names the first
+       target or row that made it so
   130  interrupted
 """
 
@@ -191,19 +192,40 @@ def _score(args: argparse.Namespace) -> dict[str, Any]:
 
 def _tell_where(logits: NDArray[Any], targets: NDArray[Any], args: argparse.Namespace) -> None:
     """Name the first target whose loss is not finite, on stderr."""
-    numbers = np.arange(targets.size).reshape(targets.shape)
-    axis = logits.ndim - 1
-    for (some_logits, some_targets, _), (_, some_numbers, _) in zip(
-        split(logits, targets, axis, BLOCK_BYTES), split(logits, numbers, axis, BLOCK_BYTES), strict=True
-    ):
-        kept = some_targets != args.ignore_index
-        losses = -token_log_probs(some_logits, np.where(kept, some_targets, 0))
-        bad = kept & ~np.isfinite(losses)
+
+    def losses() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        for some_logits, some_targets, _ in split(logits, targets, logits.ndim - 1, BLOCK_BYTES):
+            kept = some_targets != args.ignore_index
+            yield -token_log_probs(some_logits, np.where(kept, some_targets, 0)), kept
+
+    where, value = _first_not_finite(losses(), logits)
+    print(f"{args.second}: the loss of the target at {_position(where, args.shift)} is {value}", file=sys.stderr)
+
+
+def _tell_which_row(p: NDArray[Any], q: NDArray[Any], kept: NDArray[Any], args: argparse.Namespace) -> None:
+    """Name the first row whose KL divergence is not finite, on stderr."""
+
+    def divergences() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        pieces = (split(array, kept, p.ndim - 1, BLOCK_BYTES, like=p) for array in (p, q))
+        for (some_p, some_kept, _), (some_q, _, _) in zip(*pieces, strict=True):
+            yield kl_divergence(some_p, some_q, reduction="none"), some_kept
+
+    where, value = _first_not_finite(divergences(), p)
+    print(f"{args.second}: the KL divergence of the row at {_position(where, False)} is {value}", file=sys.stderr)
+
+
+def _first_not_finite(
+    pieces: Iterator[tuple[NDArray[Any], NDArray[Any]]], logits: NDArray[Any]
+) -> tuple[Sequence[Any], float]:
+    """Where the first number that counts and is not finite stands; there is one. The pieces are those of the logits."""
+    numbers = np.arange(math.prod(logits.shape[:-1])).reshape(logits.shape[:-1])
+    places = split(logits, numbers, logits.ndim - 1, BLOCK_BYTES)
+    for (values, kept), (_, some_numbers, _) in zip(pieces, places, strict=False):
+        bad = kept & ~np.isfinite(values)
         if bad.any():
-            where = _position(np.unravel_index(int(some_numbers[bad].min()), targets.shape), args.shift)
-            value = losses[bad][some_numbers[bad].argmin()]
-            print(f"{args.second}: the loss of the target at {where} is {value}", file=sys.stderr)
-            return
+            first = some_numbers[bad].argmin()
+            return np.unravel_index(int(some_numbers[bad][first]), numbers.shape), values[bad][first]
+    raise AssertionError("all are finite")
 
 
 def _position(where: Sequence[Any], shifted: bool) -> tuple[int, ...]:
@@ -239,6 +261,8 @@ def _compare(args: argparse.Namespace) -> dict[str, Any]:
             progress.add(some_p.nbytes + some_q.nbytes)
     report: dict[str, Any] = {"p": _described(args.first), "q": _described(args.second)}
     report |= _divergence_report(np.concatenate(divergences) if divergences else np.zeros(0), kept.size, same_top)
+    if report["count"] and not math.isfinite(report["mean_kl"]):
+        _tell_which_row(p, q, kept, args)
     if args.targets is not None:
         before, after = (evaluator.result().perplexity for evaluator in evaluators)
         report |= {"perplexity_p": before, "perplexity_q": after, "perplexity_difference": after - before}

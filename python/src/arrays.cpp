@@ -66,6 +66,11 @@ std::optional<DType> integer_dtype(const py::dtype& dtype) {
   }
 }
 
+std::optional<DType> target_dtype(const py::dtype& dtype) {
+  const std::optional<DType> integer = integer_dtype(dtype);
+  return integer ? integer : floating_dtype(dtype);
+}
+
 bool is_native(const py::dtype& dtype) { return dtype.byteorder() == '=' || dtype.byteorder() == '|'; }
 
 // An ndarray itself: subclasses and everything else take the slow path.
@@ -100,21 +105,16 @@ Argument floating(py::handle object, const char* name) {
   return {std::move(array), known};
 }
 
-Argument target(py::handle object, const char* name) {
-  for (bool first : {true, false}) {
-    py::array array;
-    if (first) {
-      if (!is_plain_array(object)) continue;
-      array = py::reinterpret_borrow<py::array>(object);
-    } else {
-      array = intake("as_target")(object, name);
-    }
+Argument target(py::handle object, bool may_be_probabilities, const char* name) {
+  if (is_plain_array(object)) {
+    py::array array = py::reinterpret_borrow<py::array>(object);
     const py::dtype dtype = array.dtype();
-    std::optional<DType> known = integer_dtype(dtype);
-    if (!known) known = floating_dtype(dtype);
+    const std::optional<DType> known = target_dtype(dtype);
     if (known && is_native(dtype)) return {std::move(array), *known};
   }
-  throw py::type_error(std::string(name) + " must hold class indices (integers) or class probabilities (floating)");
+  py::array array = intake("as_target")(object, name, may_be_probabilities);
+  const DType known = *target_dtype(array.dtype());
+  return {std::move(array), known};
 }
 
 void promote(Argument& a, Argument& b) {
@@ -164,6 +164,28 @@ py::object scalar(double value, DType dtype) {
 
 py::object unwrap(const Argument& a) { return a.array.ndim() == 0 ? a.array[py::tuple()] : py::object(a.array); }
 
+namespace {
+
+// Whether elements share memory. Every view that slicing, transposing and reshaping can make of an ordinary array steps over
+// all that its smaller strides reach, and only that is tested: whether other strides, as as_strided takes them, happen to fall
+// into gaps is a hard problem, so those are taken to overlap.
+bool may_overlap_itself(const py::array& array) {
+  std::vector<std::pair<py::ssize_t, py::ssize_t>> axes;  // stride and length
+  for (py::ssize_t d = 0; d < array.ndim(); ++d) {
+    if (array.shape(d) == 0) return false;
+    if (array.shape(d) > 1) axes.emplace_back(std::abs(array.strides(d)), array.shape(d));
+  }
+  std::sort(axes.begin(), axes.end());
+  py::ssize_t extent = array.itemsize();
+  for (const auto& [stride, length] : axes) {
+    if (stride < extent) return true;
+    extent += (length - 1) * stride;
+  }
+  return false;
+}
+
+}  // namespace
+
 Argument output(py::handle object) {
   if (!py::isinstance<py::array>(object)) {
     throw py::type_error("out must be a NumPy array, not " +
@@ -177,9 +199,11 @@ Argument output(py::handle object) {
                       ", but must be float32, float64, float16 or bfloat16 in native byte order, as the result is");
   }
   if (!array.writeable()) raise_value_error("out is not writeable");
-  for (py::ssize_t d = 0; d < array.ndim(); ++d) {
-    if (array.shape(d) > 1 && array.strides(d) == 0)
-      raise_value_error("out overlaps itself: its stride is 0 along axis " + std::to_string(d));
+  if (may_overlap_itself(array)) {
+    const int ndim = static_cast<int>(array.ndim());
+    raise_value_error("out overlaps itself, or may do so: elements " + std::to_string(array.itemsize()) +
+                      " bytes large, in shape " + crossent::shape_text(ndim, array.shape()) + " with the strides " +
+                      crossent::shape_text(ndim, array.strides()));
   }
   return {std::move(array), *known};
 }
@@ -256,6 +280,17 @@ Reduction parse_reduction(py::handle reduction) {
     if (name == "sum") return Reduction::sum;
   }
   raise_value_error("reduction must be 'none', 'mean' or 'sum', not " + py::repr(reduction).cast<std::string>());
+}
+
+bool parse_bool(py::handle object, const char* name) {
+  const PyNumberMethods* number = Py_TYPE(object.ptr())->tp_as_number;
+  // What says itself whether it is true, as NumPy's booleans and numbers do; of all else it would mean "not empty".
+  if (!number || !number->nb_bool) {
+    throw py::type_error(std::string(name) + " must be True or False, not " + py::repr(object).cast<std::string>());
+  }
+  const int value = PyObject_IsTrue(object.ptr());
+  if (value < 0) throw py::error_already_set();
+  return value;
 }
 
 double parse_number(py::handle object, const char* name) {

@@ -29,8 +29,8 @@ struct Argument {
 
 // An array of one of the four floating dtypes, without a copy where NumPy can view it so. `name` is for messages.
 Argument floating(py::handle object, const char* name);
-// Class indices of an integer dtype, or probabilities of a floating one.
-Argument target(py::handle object, const char* name = "target");
+// Class indices of an integer dtype, or an array of a floating one; whether that may be probabilities is for messages.
+Argument target(py::handle object, bool may_be_probabilities, const char* name = "target");
 // Two arrays of one floating dtype: where they differ, both are promoted.
 void promote(Argument& a, Argument& b);
 
@@ -43,7 +43,7 @@ py::object scalar(double value, DType dtype);
 // An array without dimensions becomes a scalar, as NumPy's reductions return it.
 py::object unwrap(const Argument& a);
 
-// The `out` argument: an array that may be written to.
+// The `out` argument: an array that may be written to, without elements that share memory.
 Argument output(py::handle object);
 // ValueError where `out` overlaps an input, except element for element.
 void check_overlap(const Argument& out, const Argument& input, const char* name);
@@ -51,6 +51,7 @@ void check_overlap(const Argument& out, const Argument& input, const char* name)
 Axes parse_axes(py::handle axis, int ndim);
 int parse_axis(py::handle axis, int ndim);
 Reduction parse_reduction(py::handle reduction);
+bool parse_bool(py::handle object, const char* name);
 double parse_number(py::handle object, const char* name);
 std::int64_t parse_int64(py::handle object, const char* name);
 

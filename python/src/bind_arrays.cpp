@@ -50,10 +50,11 @@ bool keeps_dims(const Argument& out, const Argument& x, const bool* removed) {
   return true;
 }
 
-py::object logsumexp(py::handle x_object, py::handle axis, bool keepdims, py::handle out_object) {
+py::object logsumexp(py::handle x_object, py::handle axis, py::handle keepdims_object, py::handle out_object) {
   const Argument x = floating(x_object, "x");
   const int ndim = static_cast<int>(x.array.ndim());
   const Axes axes = parse_axes(axis, ndim);
+  const bool keepdims = parse_bool(keepdims_object, "keepdims");
   bool removed[crossent::kMaxDims] = {};
   for (int d = 0; d < ndim && axes.all; ++d) removed[d] = true;
   for (int i = 0; i < axes.count && ndim > 0; ++i) removed[(axes.axis[i] + ndim) % ndim] = true;

@@ -14,9 +14,10 @@ struct LossArguments {
   std::optional<Argument> weight;
   LossOptions options;
 
+  // A null label_smoothing: a loss without it, and of class indices alone.
   LossArguments(const char* input_name, py::handle input_object, py::handle target_object, py::handle weight_object,
                 py::handle ignore_index, py::handle reduction, py::handle axis, py::handle label_smoothing)
-      : input(floating(input_object, input_name)), target_argument(target(target_object)) {
+      : input(floating(input_object, input_name)), target_argument(target(target_object, static_cast<bool>(label_smoothing))) {
     if (!weight_object.is_none()) {
       weight = floating(weight_object, "weight");
       options.weight = weight->view();
@@ -28,7 +29,6 @@ struct LossArguments {
     const int ndim = static_cast<int>(input.array.ndim());
     options.has_axis = !axis.is_none();
     if (options.has_axis) options.axis = parse_axis(axis, ndim);
-    // A null handle: a loss without label smoothing.
     if (label_smoothing) options.label_smoothing = parse_number(label_smoothing, "label_smoothing");
   }
 

@@ -18,7 +18,7 @@ Argument empty_scores(const Argument& logits, const Argument& like) {
 }
 
 py::object token_log_probs(py::handle logits_object, py::handle index_object, py::handle axis, py::handle out_object) {
-  const Argument logits = floating(logits_object, "logits"), index = target(index_object, "index");
+  const Argument logits = floating(logits_object, "logits"), index = target(index_object, false, "index");
   const int class_axis = parse_axis(axis, static_cast<int>(logits.array.ndim()));
   Argument out = out_object.is_none() ? empty_scores(logits, index) : output(out_object);
   if (!out_object.is_none()) {
@@ -52,7 +52,7 @@ py::object as_result(const py::array& array) { return array.ndim() == 0 ? array[
 py::tuple logit_stats(py::handle logits_object, py::handle target_object, py::handle axis, py::handle top_k_object) {
   const Argument logits = floating(logits_object, "logits");
   std::optional<Argument> classes;
-  if (!target_object.is_none()) classes = target(target_object);
+  if (!target_object.is_none()) classes = target(target_object, false);
   const int ndim = static_cast<int>(logits.array.ndim()), class_axis = parse_axis(axis, ndim);
   const std::int64_t top_k = parse_int64(top_k_object, "top_k");
   const bool wide = logits.dtype == DType::float64;
@@ -97,7 +97,7 @@ py::tuple logit_stats(py::handle logits_object, py::handle target_object, py::ha
 // (count, hits, digits of the exact loss, its infinities and NaN, scale of the digits)
 py::tuple evaluate(py::handle logits_object, py::handle target_object, py::handle axis, py::handle ignore_index,
                    const std::vector<std::int64_t>& top_k) {
-  const Argument logits = floating(logits_object, "logits"), classes = target(target_object);
+  const Argument logits = floating(logits_object, "logits"), classes = target(target_object, false);
   const int class_axis = parse_axis(axis, static_cast<int>(logits.array.ndim()));
   const std::int64_t ignored = parse_int64(ignore_index, "ignore_index");
   crossent::Evaluation evaluation;

@@ -63,12 +63,7 @@ class Guarded {
   void protect() {
     if (mprotect(begin_, inside_, PROT_READ) != 0) fail("mprotect");
   }
-  bool all_filler() const {
-    for (std::size_t i = 0; i < inside_; ++i) {
-      if (begin_[i] != kFiller) return false;
-    }
-    return true;
-  }
+  bool all_filler() const { return begin_[0] == kFiller && std::memcmp(begin_, begin_ + 1, inside_ - 1) == 0; }
 
  private:
   [[noreturn]] static void fail(const char* call) {

@@ -22,15 +22,17 @@ class GuardedArray {
   }
   void protect() { memory_.protect(); }
 
+  // The elements, in row-major order.
+  void set(const std::vector<unsigned char>& bytes) {
+    each_piece([&](unsigned char* p, std::size_t size, std::size_t done) { std::memcpy(p, bytes.data() + done, size); });
+  }
   // The elements in row-major order; afterwards filler stands in their place.
   std::vector<unsigned char> take() {
-    std::vector<unsigned char> bytes;
-    for (std::ptrdiff_t r = 0; r < shape_[0]; ++r) {
-      for (std::ptrdiff_t c = 0; c < shape_[1]; ++c) {
-        bytes.insert(bytes.end(), at(r, c), at(r, c) + item_);
-        std::memset(at(r, c), Guarded::kFiller, static_cast<std::size_t>(item_));
-      }
-    }
+    std::vector<unsigned char> bytes(static_cast<std::size_t>(shape_[0] * shape_[1] * item_));
+    each_piece([&](unsigned char* p, std::size_t size, std::size_t done) {
+      std::memcpy(bytes.data() + done, p, size);
+      std::memset(p, Guarded::kFiller, size);
+    });
     return bytes;
   }
   bool all_filler() const { return memory_.all_filler(); }
@@ -51,6 +53,17 @@ class GuardedArray {
     }
     return static_cast<std::size_t>((shape_[0] - 1) * strides_[0] + (shape_[1] - 1) * strides_[1] + item_);
   }
+  // Calls f(memory, bytes, bytes before) for contiguous pieces in row-major order.
+  template <class F>
+  void each_piece(F f) {
+    const std::ptrdiff_t together = strides_[1] == item_ ? shape_[1] : 1, size = together * item_;
+    std::ptrdiff_t done = 0;
+    for (std::ptrdiff_t r = 0; r < shape_[0]; ++r) {
+      for (std::ptrdiff_t c = 0; c < shape_[1]; c += together, done += size) {
+        f(at(r, c), static_cast<std::size_t>(size), static_cast<std::size_t>(done));
+      }
+    }
+  }
   unsigned char* at(std::ptrdiff_t r, std::ptrdiff_t c) const { return memory_.data() + r * strides_[0] + c * strides_[1]; }
 
   DType dtype_;
@@ -65,22 +78,33 @@ Holder floating(DType dtype, Size size, Layout layout, Place place) {
   return Holder(new GuardedArray(dtype, format(dtype).size, size, layout, place));
 }
 
-// Read-only, with the values in row-major order.
-Holder numbers(const std::vector<double>& values, DType dtype, Size size, Layout layout, Place place) {
-  Holder array = floating(dtype, size, layout, place);
-  array->fill([&](std::ptrdiff_t r, std::ptrdiff_t c, unsigned char* p) {
-    encode(dtype, values[static_cast<std::size_t>(r * size.classes + c)], p);
-  });
+// Read-only.
+Holder holding(const Numbers& numbers, Size size, Layout layout, Place place) {
+  Holder array = floating(numbers.dtype, size, layout, place);
+  array->set(numbers.bytes);
   array->protect();
   return array;
 }
 
-std::vector<double> values_of(Values kind, DType dtype, Size size) {
-  std::vector<double> values;
+// number(r, c) for all elements.
+template <class Number>
+Numbers all_numbers(DType dtype, Size size, Number number) {
+  Numbers all{dtype, {}, {}};
+  const std::size_t item = static_cast<std::size_t>(format(dtype).size);
+  all.bytes.resize(static_cast<std::size_t>(size.rows * size.classes) * item);
   for (std::ptrdiff_t r = 0; r < size.rows; ++r) {
-    for (std::ptrdiff_t c = 0; c < size.classes; ++c) values.push_back(input_value(kind, dtype, r, c, size.classes));
+    for (std::ptrdiff_t c = 0; c < size.classes; ++c) {
+      unsigned char* p = all.bytes.data() + all.values.size() * item;
+      all.values.push_back(number(r, c));
+      encode(dtype, all.values.back(), p);
+    }
   }
-  return values;
+  return all;
+}
+
+Numbers numbers_of(Values kind, DType dtype, Size size) {
+  return all_numbers(dtype, size,
+                     [&](std::ptrdiff_t r, std::ptrdiff_t c) { return input_value(kind, dtype, r, c, size.classes); });
 }
 
 Expected expected(DType dtype, Limits limits, long double value, long double scale) {
@@ -144,12 +168,12 @@ const char* layout_name(Layout layout) {
 
 Inputs::Inputs(DType dtype, Size size) : dtype_(dtype), size_(size) {
   for (Values kind : {Values::logits, Values::log_probs, Values::probabilities, Values::gradients}) {
-    values_[static_cast<int>(kind)] = values_of(kind, dtype, size);
+    values_[static_cast<int>(kind)] = numbers_of(kind, dtype, size);
   }
   const DType wide = loss_dtype(dtype);
-  wide_probabilities_ = values_of(Values::probabilities, wide, size);
-  upstream_ = values_of(Values::gradients, wide, {size.rows, 1});
-  for (std::ptrdiff_t c = 0; c < size.classes; ++c) weight_.push_back(input_weight(c));
+  wide_probabilities_ = numbers_of(Values::probabilities, wide, size);
+  upstream_ = numbers_of(Values::gradients, wide, {size.rows, 1});
+  weight_ = all_numbers(wide, {size.classes, 1}, [](std::ptrdiff_t c, std::ptrdiff_t) { return input_weight(c); });
   for (std::ptrdiff_t r = 0; r < size.rows; ++r) target_.push_back(input_target(r, size.classes));
 }
 
@@ -160,11 +184,11 @@ Results call(const Function& function, const Elements& elements, const Inputs& i
   const DType wide = loss_dtype(elements.in);
   Operands o;
   o.smoothing = takes.smoothing;
-  const Holder x = numbers(inputs.x(takes), elements.in, size, layout, place);
+  const Holder x = holding(inputs.x(takes), size, layout, place);
   o.x = x->const_matrix();
   Holder second, target, upstream, weight, out, per_row;
   if (takes.second) {
-    second = numbers(inputs.second(takes), takes.second_in_compute_type ? wide : elements.in, size, layout, place);
+    second = holding(inputs.second(takes), size, layout, place);
     o.second = second->const_matrix();
   }
   if (takes.target) {
@@ -176,11 +200,11 @@ Results call(const Function& function, const Elements& elements, const Inputs& i
     o.target = target->const_vector();
   }
   if (takes.upstream) {
-    upstream = numbers(inputs.upstream(), wide, column, Layout::rows, place);
+    upstream = holding(inputs.upstream(), column, Layout::rows, place);
     o.upstream = upstream->const_vector();
   }
   if (takes.weight) {
-    weight = numbers(inputs.weight(), wide, {size.classes, 1}, Layout::rows, place);
+    weight = holding(inputs.weight(), {size.classes, 1}, Layout::rows, place);
     o.weight = weight->const_vector();
   }
   if (takes.gives_out) {
@@ -200,10 +224,11 @@ Results call(const Function& function, const Elements& elements, const Inputs& i
   return results;
 }
 
-ExactRows::ExactRows(const Inputs& inputs) : inputs_(inputs), weight_(inputs.weight().begin(), inputs.weight().end()) {
+ExactRows::ExactRows(const Inputs& inputs)
+    : inputs_(inputs), weight_(inputs.weight().values.begin(), inputs.weight().values.end()) {
   const std::ptrdiff_t classes = inputs.size().classes;
   for (std::ptrdiff_t r = 0; r < inputs.size().rows; ++r) {
-    const double* x = inputs.logits().data() + r * classes;
+    const double* x = inputs.logits().values.data() + r * classes;
     std::ptrdiff_t peak = 0;
     for (std::ptrdiff_t c = 0; c < classes; ++c) peak = x[c] > x[peak] ? c : peak;
     const long double max = static_cast<long double>(x[peak]);
@@ -232,7 +257,7 @@ Row ExactRows::row(const Takes& takes, std::ptrdiff_t r, const std::vector<long 
   row.target = inputs_.target()[i];
   if (takes.weight) row.weight = weight_.data();
   row.smoothing = static_cast<long double>(takes.smoothing);
-  if (takes.upstream) row.upstream = static_cast<long double>(inputs_.upstream()[i]);
+  if (takes.upstream) row.upstream = static_cast<long double>(inputs_.upstream().values[i]);
   row.p = p_.data() + r * row.classes;
   row.log_p = log_p_.data() + r * row.classes;
   row.max = max_[i];
@@ -249,7 +274,7 @@ Answers answers(const Function& function, const Elements& elements, const ExactR
     const auto widened = [&](const std::vector<double>& values) {
       return std::vector<long double>(values.begin() + r * classes, values.begin() + (r + 1) * classes);
     };
-    const std::vector<long double> x = widened(inputs.x(takes)), second = widened(inputs.second(takes));
+    const std::vector<long double> x = widened(inputs.x(takes).values), second = widened(inputs.second(takes).values);
     const Row row = rows.row(takes, r, x, second);
     Answer answer;
     function.reference(row, answer);

@@ -34,25 +34,32 @@ struct Results {
   bool operator==(const Results& other) const { return out == other.out && per_row == other.per_row; }
 };
 
+// Numbers in row-major order, and the bytes of their dtype.
+struct Numbers {
+  DType dtype = DType::float32;
+  std::vector<double> values;
+  std::vector<unsigned char> bytes;
+};
+
 // The numbers of inputs.hpp for all operands of a size; shared by all functions and layouts.
 class Inputs {
  public:
   Inputs(DType dtype, Size size);
   DType dtype() const { return dtype_; }
   Size size() const { return size_; }
-  const std::vector<double>& x(const Takes& takes) const { return values_[static_cast<int>(takes.x)]; }
-  const std::vector<double>& second(const Takes& takes) const {
+  const Numbers& x(const Takes& takes) const { return values_[static_cast<int>(takes.x)]; }
+  const Numbers& second(const Takes& takes) const {
     return takes.second_in_compute_type ? wide_probabilities_ : values_[static_cast<int>(takes.second_values)];
   }
-  const std::vector<double>& logits() const { return values_[static_cast<int>(Values::logits)]; }
+  const Numbers& logits() const { return values_[static_cast<int>(Values::logits)]; }
   const std::vector<std::int64_t>& target() const { return target_; }
-  const std::vector<double>& weight() const { return weight_; }
-  const std::vector<double>& upstream() const { return upstream_; }
+  const Numbers& weight() const { return weight_; }
+  const Numbers& upstream() const { return upstream_; }
 
  private:
   DType dtype_;
   Size size_;
-  std::vector<double> values_[4], wide_probabilities_, weight_, upstream_;
+  Numbers values_[4], wide_probabilities_, weight_, upstream_;
   std::vector<std::int64_t> target_;
 };
 

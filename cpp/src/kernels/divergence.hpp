@@ -80,6 +80,11 @@ struct DivergenceSum {
   CROSSENT_SHARED void grow_to(T p_block_max, T q_block_max) {
     const bool p_grows = p_block_max > p_max, q_grows = q_block_max > q_max;
     if (!p_grows && !q_grows) return;
+    if (!(p_max > -__builtin_inf()) && !(q_max > -__builtin_inf())) {  // the first numbers: nothing to scale
+      if (p_grows) p_max = p_block_max, p_ties = 0;
+      if (q_grows) q_max = q_block_max, q_ties = 0;
+      return;
+    }
     Pair<double> p_step{0, 0}, q_step{0, 0}, p_ratio_step{0, 0}, q_ratio_step{0, 0};
     if (p_grows && p_max > -__builtin_inf()) {
       p_step = step((double)p_max, (double)p_block_max);

@@ -149,32 +149,36 @@ template <class T>
 CROSSENT_SHARED int64_t count_greater(const T* x, ptrdiff_t begin, ptrdiff_t end, T threshold, const BlockMaxima<T>& maxima) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const Vec<T> limit = splat(threshold), one = splat((T)1), none = zero<T>();
-  const auto greater = [&](Vec<T> v) CROSSENT_LAMBDA { return select(v > limit, one, none); };
-  Vec<T> a = none, b = none;
+  Vec<T> counts[4] = {none, none, none, none};
+  const auto count_in = [&](Vec<T>& count, Vec<T> v) CROSSENT_LAMBDA { count = select(v > limit, count + one, count); };
   for (ptrdiff_t i = begin; i < end;) {
     if (i % kGroupElements<T> == 0 && i + kGroupElements<T> <= end) {
-      if (lane_bits(load(maxima.of_group + i / 4) > limit) != 0) {
-        a = a + (greater(load(x + i)) + greater(load(x + i + lanes)));
-        b = b + (greater(load(x + i + 2 * lanes)) + greater(load(x + i + 3 * lanes)));
+      if (any_less(limit, load(maxima.of_group + i / 4))) {
+        for (ptrdiff_t v = 0; v < 4; ++v) count_in(counts[v], load(x + i + v * lanes));
       }
       i += kGroupElements<T>;
       continue;
     }
-    const ptrdiff_t to_vector = lanes - i % lanes, count = end - i < to_vector ? end - i : to_vector;
-    a = a + greater(count == lanes ? load(x + i) : load_partial(x + i, count, (T)-__builtin_inf()));
-    i += count;
+    const ptrdiff_t to_vector = lanes - i % lanes, step = end - i < to_vector ? end - i : to_vector;
+    count_in(counts[0], step == lanes ? load(x + i) : load_partial(x + i, step, (T)-__builtin_inf()));
+    i += step;
   }
-  return (int64_t)sum_of_lanes(a + b);
+  return (int64_t)sum_of_lanes((counts[0] + counts[1]) + (counts[2] + counts[3]));
 }
 
-// The first of n contiguous elements that equals their maximum; n if none does.
+// The first of n contiguous elements that equals their maximum, more than -inf; n if none does.
 template <class T>
 CROSSENT_SHARED ptrdiff_t find_largest(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
   const Vec<T> wanted = splat(maxima.largest);
   ptrdiff_t i = 0;
   while (i + kGroupElements<T> <= n && !maxima.group_holds(i, wanted)) i += kGroupElements<T>;
-  while (i < n && x[i] != maxima.largest) ++i;
-  return i;
+  for (; i < n; i += Vec<T>::kLanes) {
+    const ptrdiff_t left = n - i;
+    const Vec<T> v = left >= Vec<T>::kLanes ? load(x + i) : load_partial(x + i, left, (T)-__builtin_inf());
+    const uint32_t found = lane_bits(v == wanted);
+    if (found != 0) return i + __builtin_ctz(found);
+  }
+  return n;
 }
 
 // Everything that logit_stats tells of a row.
@@ -198,7 +202,7 @@ struct Scores {
 
   CROSSENT_SHARED void begin(ptrdiff_t first, ptrdiff_t count) {
     first_row = first;
-    for (ptrdiff_t lane = 0; lane < kGroupRows<T>; ++lane) {
+    for (ptrdiff_t lane = 0; lane < padded<T>(count); ++lane) {  // what lies beyond is not looked at
       target[lane] = run.target && lane < count ? run.target[first + lane] : -1;
       target_logit[lane] = 0;
       moment[lane] = 0;
@@ -313,18 +317,21 @@ struct Scores {
 
   CROSSENT_INLINE void tile_top(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
     const ptrdiff_t left = run.rows - first_row - lane, count = left < kTileRows<T> ? left : kTileRows<T>, k = run.top_k;
-    if (k <= kSmallTop) {
-      T value[kSmallTop][kTileRows<T>], index[kSmallTop][kTileRows<T>];
-      tile_small_top(tile, classes, k, value, index);
+    if (k <= kSmallTop || classes <= kTransposedRow) {
+      T value[kTransposedRow][kTileRows<T>], index[kTransposedRow][kTileRows<T>];
+      tile_top_lists(tile, classes, k, value, index);
       for (ptrdiff_t r = 0; r < count; ++r) {
-        for (ptrdiff_t j = 0; j < k && index[j][r] >= 0; ++j) top(lane + r)[j] = {value[j][r], (int64_t)index[j][r]};
+        TopEntry* entries = top(lane + r);
+        for (ptrdiff_t j = 0; j < k && index[j][r] >= 0; ++j) {
+          entries[k <= kSmallTop ? j : k - 1 - j] = {value[j][r], (int64_t)index[j][r]};
+        }
       }
       return;
     }
     for (ptrdiff_t r = 0; r < count; ++r) {
       for (ptrdiff_t c = 0; c < classes; ++c) {
         const T v = tile[c * kTileRows<T> + r];
-        if (v > least<T>(top(lane + r), k)) push(top(lane + r), k, {v, c});
+        if (v > least<T>(top(lane + r), k)) push_larger(top(lane + r), k, v, c);
       }
     }
   }

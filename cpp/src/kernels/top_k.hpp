@@ -39,9 +39,27 @@ CROSSENT_SHARED void push(TopEntry* top, ptrdiff_t k, TopEntry entry) {
   for (; place > 0 && outranks(entry, top[place - 1]); --place) top[place] = top[place - 1];
   top[place] = entry;
 }
+// The same for a number larger than the least, after all those of lower indices.
+CROSSENT_INLINE void push_larger(TopEntry* top, ptrdiff_t k, double value, int64_t index) {
+  if (k > kSmallTop) return replace_least(top, k, {value, index});
+  ptrdiff_t place = k - 1;
+  for (; place > 0 && value > top[place - 1].value; --place) top[place] = top[place - 1];
+  top[place] = {value, index};
+}
 // From the most to the least.
 CROSSENT_SHARED void sort_top(TopEntry* top, ptrdiff_t k) {
-  for (ptrdiff_t last = k - 1; last > 0 && k > kSmallTop; --last) {
+  if (k <= kSmallTop) return;
+  ptrdiff_t i = 1;
+  while (i < k && !outranks(top[i - 1], top[i])) ++i;
+  if (i == k) {  // the heap is a list from the least to the most
+    for (ptrdiff_t j = 0; j < k / 2; ++j) {
+      const TopEntry entry = top[j];
+      top[j] = top[k - 1 - j];
+      top[k - 1 - j] = entry;
+    }
+    return;
+  }
+  for (ptrdiff_t last = k - 1; last > 0; --last) {
     const TopEntry entry = top[last];
     top[last] = top[0];
     replace_least(top, last, entry);
@@ -78,32 +96,46 @@ CROSSENT_SHARED T top_bound(const BlockMaxima<T>& maxima, ptrdiff_t groups, ptrd
   return next_below(largest);
 }
 
+// Pushes those of the elements x[i + j], with the bits j in `found`, that exceed the limit, which grows with them.
+template <class T>
+CROSSENT_INLINE void push_found(const T* x, ptrdiff_t i, uint64_t found, ptrdiff_t first, TopEntry* top, ptrdiff_t k,
+                                T& limit) {
+  for (; found != 0; found &= found - 1) {
+    const ptrdiff_t j = i + __builtin_ctzll(found);
+    if (!(x[j] > limit)) continue;
+    push_larger(top, k, x[j], first + j);
+    if (least<T>(top, k) > limit) limit = least<T>(top, k);
+  }
+}
 // Pushes what of a block's n elements, `first` and the following of a row, belongs to the k largest. Groups are passed over by
-// their maxima.
+// their maxima, 64 at a time without a branch.
 template <class T>
 CROSSENT_SHARED void collect_top(const T* x, ptrdiff_t n, ptrdiff_t first, const BlockMaxima<T>& maxima, TopEntry* top,
                                  ptrdiff_t k) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  T limit = least<T>(top, k);
-  if (first == 0) limit = top_bound(maxima, n / kGroupElements<T>, k);
-  for (ptrdiff_t i = 0; i < n; i += lanes) {
-    if (i % kGroupElements<T> == 0) {
-      while (i + kGroupElements<T> <= n && lane_bits(load(maxima.of_group + i / 4) > splat(limit)) == 0) i += kGroupElements<T>;
-      if (i == n) break;
+  const ptrdiff_t groups = n / kGroupElements<T>;
+  T limit = first == 0 ? top_bound(maxima, groups, k) : least<T>(top, k);
+  for (ptrdiff_t some = 0; some < groups; some += 64) {
+    uint64_t found = 0;
+    for (ptrdiff_t g = some; g < groups && g < some + 64; ++g) {
+      found |= (uint64_t)any_less(splat(limit), load(maxima.of_group + g * lanes)) << (g - some);
     }
+    for (; found != 0; found &= found - 1) {
+      const ptrdiff_t i = (some + __builtin_ctzll(found)) * kGroupElements<T>;
+      uint64_t larger = 0;
+      for (ptrdiff_t v = 0; v < 4; ++v) larger |= (uint64_t)lane_bits(load(x + i + v * lanes) > splat(limit)) << (v * lanes);
+      push_found(x, i, larger, first, top, k, limit);
+    }
+  }
+  for (ptrdiff_t i = groups * kGroupElements<T>; i < n; i += lanes) {
     const Vec<T> v = n - i >= lanes ? load(x + i) : load_partial(x + i, n - i, (T)-__builtin_inf());
-    for (uint32_t found = lane_bits(v > splat(limit)); found != 0; found &= found - 1) {
-      const ptrdiff_t j = i + __builtin_ctz(found);
-      if (!(x[j] > limit)) continue;
-      push(top, k, {x[j], first + j});
-      if (least<T>(top, k) > limit) limit = least<T>(top, k);
-    }
+    push_found(x, i, lane_bits(v > splat(limit)), first, top, k, limit);
   }
 }
 
-// The same for up to kSmallTop largest of a tile's rows, all rows at once: each class is inserted into sorted lists.
+// The same for a tile's rows, all rows at once: each class is inserted into sorted lists.
 template <class T>
-CROSSENT_SHARED void tile_small_top(const T* tile, ptrdiff_t classes, ptrdiff_t k, T (*value)[kTileRows<T>],
+CROSSENT_SHARED void tile_top_lists(const T* tile, ptrdiff_t classes, ptrdiff_t k, T (*value)[kTileRows<T>],
                                     T (*index)[kTileRows<T>]) {
   for (ptrdiff_t j = 0; j < k; ++j) {
     store(value[j], splat((T)-__builtin_inf()));
@@ -113,7 +145,7 @@ CROSSENT_SHARED void tile_small_top(const T* tile, ptrdiff_t classes, ptrdiff_t 
     const Vec<T> fresh = load(tile + c * kTileRows<T>);
     if (lane_bits(fresh > load(value[k - 1])) == 0) continue;
     Vec<T> v = fresh, i = splat((T)c);
-    for (ptrdiff_t j = 0; j < k; ++j) {
+    for (ptrdiff_t j = 0; j < k && j <= c; ++j) {
       const Vec<T> listed = load(value[j]), listed_index = load(index[j]);
       const Mask<T> moves = fresh > listed;  // and so do all that follow
       store(value[j], select(moves, v, listed));

@@ -15,6 +15,13 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
 }
 
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) {
+  return (NativeFloat)_mm256_max_ps((__m256)a, (__m256)b);
+}
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm256_max_pd((__m256d)a, (__m256d)b);
+}
+
 CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
 CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
   return sum_error_by_parts(a, b, sum);

@@ -20,6 +20,10 @@ CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDou
 }
 
 #if defined(__SSE2__)
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return (NativeFloat)_mm_max_ps((__m128)a, (__m128)b); }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) {
+  return (NativeDouble)_mm_max_pd((__m128d)a, (__m128d)b);
+}
 CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
   return _mm_movemask_ps(_mm_cmplt_ps((__m128)a, (__m128)b)) != 0;
 }
@@ -47,6 +51,8 @@ CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
   __builtin_memcpy(p, &narrow, 2 * sizeof *p);
 }
 #else
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return a > b ? a : b; }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) { return a > b ? a : b; }
 CROSSENT_INLINE bool any_lane_less(NativeFloat a, NativeFloat b) {
   return a[0] < b[0] || a[1] < b[1] || a[2] < b[2] || a[3] < b[3];
 }
@@ -87,28 +93,7 @@ CROSSENT_INLINE void store_bfloat16_pair(void* p, NativeFloat a, NativeFloat b) 
 CROSSENT_INLINE NativeFloat load_halves(const void* p) { return half_bits_to_float<NativeFloat>(load_16_bits(p)); }
 CROSSENT_INLINE void store_halves(void* p, NativeFloat a) { store_16_bits(p, float_to_half_bits<NativeBits>(a)); }
 
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
-  return load_first_by_copy(p, count, fill);
-}
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
-  return load_first_by_copy(p, count, fill);
-}
-CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
-CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
-
-// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
-CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
-CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
-CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
-CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
-
-// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
-CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
-  NativeFloat a;
-  __builtin_memcpy(&a, p, sizeof a);
-  return a;
-}
-CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+#include "leaf_16_bytes.hpp"
 
 // Bit i: the sign of lane i, as comparisons set it.
 #if defined(__SSE2__)

@@ -15,6 +15,9 @@ CROSSENT_INLINE NativeDouble native_fma(NativeDouble a, NativeDouble b, NativeDo
   return (NativeDouble)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
 }
 
+CROSSENT_INLINE NativeFloat native_max(NativeFloat a, NativeFloat b) { return a > b ? a : b; }
+CROSSENT_INLINE NativeDouble native_max(NativeDouble a, NativeDouble b) { return a > b ? a : b; }
+
 CROSSENT_INLINE NativeFloat sum_error(NativeFloat a, NativeFloat b, NativeFloat sum) { return sum_error_by_parts(a, b, sum); }
 CROSSENT_INLINE NativeDouble sum_error(NativeDouble a, NativeDouble b, NativeDouble sum) {
   return sum_error_by_parts(a, b, sum);
@@ -60,28 +63,7 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
   __builtin_memcpy(p, &lanes, sizeof lanes);
 }
 
-CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
-  return load_first_by_copy(p, count, fill);
-}
-CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
-  return load_first_by_copy(p, count, fill);
-}
-CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
-CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
-
-// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
-CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
-CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
-CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
-CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
-
-// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
-CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
-  NativeFloat a;
-  __builtin_memcpy(&a, p, sizeof a);
-  return a;
-}
-CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+#include "leaf_16_bytes.hpp"
 
 // Bit i: the sign of lane i, as comparisons set it.
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<uint32x4_t>(a); }

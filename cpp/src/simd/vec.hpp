@@ -150,11 +150,11 @@ CROSSENT_INLINE int count_unequal(Vec<T> a, Vec<T> b) {
   return __builtin_popcount(bits);
 }
 
-// The larger; `b` where either is NaN.
+// The larger; `b` where either is NaN. By name: gcc 12 compares and blends where one of them is a constant.
 template <class T>
 CROSSENT_INLINE Vec<T> max_or_second(Vec<T> a, Vec<T> b) {
   Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i]; });
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = native_max(a.part[i], b.part[i]); });
   return r;
 }
 

@@ -1,0 +1,2 @@
+// The kernels for AVX2 with FMA.
+#include "../kernels.cpp"

@@ -1,0 +1,2 @@
+// The kernels for AVX-512.
+#include "../kernels.cpp"

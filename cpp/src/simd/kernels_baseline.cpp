@@ -1,0 +1,2 @@
+// The kernels for any processor of the architecture.
+#include "../kernels.cpp"

@@ -1,0 +1,2 @@
+// The kernels for NEON.
+#include "../kernels.cpp"

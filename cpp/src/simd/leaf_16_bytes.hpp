@@ -1,0 +1,25 @@
+// What leaves of 16-byte vectors share, in generic vectors.
+#pragma once
+
+CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
+  return load_first_by_copy(p, count, fill);
+}
+CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, NativeDouble fill) {
+  return load_first_by_copy(p, count, fill);
+}
+CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
+CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
+
+// Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
+CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
+CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
+
+// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
+CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
+  NativeFloat a;
+  __builtin_memcpy(&a, p, sizeof a);
+  return a;
+}
+CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }

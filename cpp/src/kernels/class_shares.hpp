@@ -20,10 +20,15 @@ CROSSENT_INLINE Pair<Vec<double>> normalized(Vec<double> high, Vec<double> low) 
   const Vec<double> none = zero<double>(), sum = high + select(low - low == none, low, none), rest = low - (sum - high);
   return {sum, select(rest - rest == none, rest, none)};
 }
+// Numbers of a row on the way to results of type T: pairs for float64; for float32 a double is exact enough, its low part 0.
+template <class T>
 CROSSENT_INLINE Pair<Vec<double>> pair_product(Pair<Vec<double>> a, Pair<Vec<double>> b) {
+  if constexpr (sizeof(T) == 4) return {a.high * b.high, zero<double>()};
   return normalized(a.high * b.high, exact_product_error(a.high, b.high) + (a.low * b.high + a.high * b.low));
 }
+template <class T>
 CROSSENT_INLINE Pair<Vec<double>> pair_sum(Pair<Vec<double>> a, Pair<Vec<double>> b) {
+  if constexpr (sizeof(T) == 4) return {a.high + b.high, zero<double>()};
   const Pair<Vec<double>> s = two_sum(a.high, b.high);
   return normalized(s.high, s.low + (a.low + b.low));
 }
@@ -78,14 +83,17 @@ struct Remainder {
   CROSSENT_INLINE Remainder(const Scale<T>& scale, ptrdiff_t lane, const Pair<Vec<double>>& factor,
                             const Pair<Vec<double>>& shift) {
     const Vec<double> none = zero<double>(), one = splat(1.0), small = splat(sizeof(T) == 4 ? 0x1p-90 : 0x1p-900);
-    const Pair<Vec<double>> value = pair_product(factor, shift);
+    const Pair<Vec<double>> value = pair_product<T>(factor, shift);
     const Mask<double> is_plain = load_as_double(scale.before + lane) == one;
     const Vec<double> unbias = select(is_plain, splat(kUnbias<T>), one), high = load_as_double(scale.high + lane);
     const Vec<double> magnitude = select(is_plain, select(high < none, none - high, high), none);
-    const Vec<double> lack = (value.high * unbias - high) + value.low * unbias, ratio = none - lack / high;
-    const Mask<double> is_small = magnitude < small, is_share = (ratio < splat(0x1p-20)) & (ratio > splat(-0x1p-20));
-    low = select(is_small, none, select(lack - lack == none, lack, none));
-    shared = select(is_small, select(is_share, ratio, none), none);
+    const Vec<double> lack = (value.high * unbias - high) + value.low * unbias;
+    low = select(magnitude < small, none, select(lack - lack == none, lack, none));
+    shared = none;
+    if (__builtin_expect(any_less(magnitude, small), 0)) {
+      const Vec<double> ratio = none - lack / high, limit = splat(0x1p-20);
+      shared = select((magnitude < small) & (ratio < limit) & (ratio > none - limit), ratio, none);
+    }
   }
 };
 
@@ -169,9 +177,9 @@ struct ClassShares {
       store_in_two(high + lane, low + lane, value.high, fma(value.high, remainder.shared, value.low));
     };
     store_rounded(factor_low + lane, remainder.low);
-    store(spread, spread_low, pair_product(s, splat_pair(-run.spread, -run.spread_low)));
+    store(spread, spread_low, pair_product<T>(s, splat_pair(-run.spread, -run.spread_low)));
     if constexpr (kOfProbabilities) {
-      store(keep, keep_low, pair_product(s, splat_pair(-run.keep, -run.keep_low)));
+      store(keep, keep_low, pair_product<T>(s, splat_pair(-run.keep, -run.keep_low)));
       store(total, total_low, sum);
       store_rounded(others + lane, sum.high * others_share);
       // With rest < 1/2 no other class's exponential reaches half of the maximum's.

@@ -86,10 +86,10 @@ struct CrossEntropyTerms {
       const Mask<double> is_large = high > splat(0x1p900);
       const Vec<double> before = select(is_large, one, inverse_unit), after = select(is_large, inverse_unit, one);
       const Vec<double> log_in_unit = log * select(is_large, unit, one);
-      const Pair<Vec<double>> log_part = pair_product(sum_of_shares(lane), {log_in_unit, zero<double>()});
-      const Pair<Vec<double>> d = pair_sum({high * before, low * before}, log_part);
-      const Pair<Vec<double>> of_all = pair_product(splat_pair(run.mix, run.mix_low), d);
-      loss = pair_sum(loss, {of_all.high * after, of_all.low * after});
+      const Pair<Vec<double>> log_part = pair_product<T>(sum_of_shares(lane), {log_in_unit, zero<double>()});
+      const Pair<Vec<double>> d = pair_sum<T>({high * before, low * before}, log_part);
+      const Pair<Vec<double>> of_all = pair_product<T>(splat_pair(run.mix, run.mix_low), d);
+      loss = pair_sum<T>(loss, {of_all.high * after, of_all.low * after});
     }
     const Vec<double> value = loss.high + loss.low;
     store_up_to(run.result + first_row + lane, count - lane, select(t.valid, value, splat((double)__builtin_nan(""))));
@@ -109,8 +109,8 @@ struct CrossEntropyTerms {
     const Pair<Vec<double>> d = two_sum(max, none - x), s = two_sum(d.high, log);
     const Vec<double> low = select(s.high < infinite, s.low + d.low, none);
     if constexpr (!kClassTerms) return {select(weight == none, none, weight * (s.high + low)), none};
-    const Pair<Vec<double>> own = pair_product({weight, none}, splat_pair(run.keep, run.keep_low));
-    const Pair<Vec<double>> product = pair_product(own, {s.high, low});
+    const Pair<Vec<double>> own = pair_product<T>({weight, none}, splat_pair(run.keep, run.keep_low));
+    const Pair<Vec<double>> product = pair_product<T>(own, {s.high, low});
     const Mask<double> nothing = own.high == none;
     return {select(nothing, none, product.high), select(nothing, none, product.low)};
   }
@@ -120,14 +120,14 @@ struct CrossEntropyTerms {
     const Pair<Vec<double>> weights = splat_pair(run.class_weight_sum, run.class_weight_sum_low);
     if constexpr (kIndex) return weights;
     const Pair<Vec<double>> products = {load(product_sum + lane), load(product_sum_low + lane)};
-    return pair_sum(pair_product(products, splat_pair(run.part, 0)), pair_product(weights, splat_pair(run.even, 0)));
+    return pair_sum<T>(pair_product<T>(products, splat_pair(run.part, 0)), pair_product<T>(weights, splat_pair(run.even, 0)));
   }
   CROSSENT_INLINE Pair<Vec<double>> total_weight(ptrdiff_t lane) const {
     const Pair<Vec<double>> weights = splat_pair(run.class_weight_sum, run.class_weight_sum_low);
     Pair<Vec<double>> own{load(kIndex ? target_weight + lane : product_sum + lane), zero<double>()};
     if constexpr (!kIndex) own.low = load(product_sum_low + lane);
-    return pair_sum(pair_product(own, splat_pair(run.keep, run.keep_low)),
-                    pair_product(weights, splat_pair(run.spread, run.spread_low)));
+    return pair_sum<T>(pair_product<T>(own, splat_pair(run.keep, run.keep_low)),
+                       pair_product<T>(weights, splat_pair(run.spread, run.spread_low)));
   }
 
   CROSSENT_INLINE void prepare_gradient(const Totals& t, const GroupStatistics<T>& statistics, ptrdiff_t lane) {
@@ -154,7 +154,7 @@ struct CrossEntropyTerms {
     const Vec<double> none = zero<double>();
     const Pair<Vec<double>> inverse = inverse_sum<T>(t), s = {load(gradient_scale + lane), none};
     const Pair<Vec<double>> shift = {load(statistics.shift + lane), load(statistics.shift_low + lane)};
-    const Pair<Vec<double>> sum = pair_product(s, total_weight(lane)), factor = pair_product(sum, inverse);
+    const Pair<Vec<double>> sum = pair_product<T>(s, total_weight(lane)), factor = pair_product<T>(sum, inverse);
     const Vec<double> others = t.rest.high * inverse.high;  // the probability of all classes but the maximum
     scale.set(lane, only_where<T>(t.valid, factor), statistics);
     shares.prepare(lane, t, s, sum, others, Remainder(scale, lane, factor, shift), shift.high);
@@ -162,8 +162,8 @@ struct CrossEntropyTerms {
       const Vec<double> weight = load(target_weight + lane);
       const Vec<double> other_weights = (splat(run.class_weight_sum) - weight) + splat(run.class_weight_sum_low);
       const Vec<double> near_one = s.high * splat(run.spread) * other_weights - sum.high * others;
-      const Pair<Vec<double>> both = pair_sum(splat_pair(run.keep, run.keep_low), splat_pair(run.spread, run.spread_low));
-      const Vec<double> ordinary = target_difference(factor, pair_product(pair_product(s, {weight, none}), both), lane);
+      const Pair<Vec<double>> both = pair_sum<T>(splat_pair(run.keep, run.keep_low), splat_pair(run.spread, run.spread_low));
+      const Vec<double> ordinary = target_difference(factor, pair_product<T>(pair_product<T>(s, {weight, none}), both), lane);
       write_target_gradient(t, lane, select(is_confident(t, lane), near_one, ordinary));
     }
   }

@@ -87,6 +87,9 @@ class Pass {
     run_.gradient_scale = gradient_scale_;
     run_.class_weight = weight;
     run_.class_weight_sum = 0.5 * static_cast<double>(subject.classes);
+    run_.keep = run_.mix = 0.9;
+    run_.spread = 0.1 / static_cast<double>(subject.classes);
+    run_.even = run_.spread / run_.keep;
   }
 
   void operator()() const {

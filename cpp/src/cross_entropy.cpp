@@ -1,5 +1,6 @@
 // Drivers of cross_entropy: the loss, its gradient, or both from one pass over the logits.
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 
 #include "dispatch.hpp"
@@ -10,53 +11,62 @@
 namespace crossent {
 namespace {
 
-// The kernels' view of weights and smoothing: a(c) = (1 - e) * weight * [c = target] + e / C * weight(c).
+// The kernels' view of weights and smoothing: keep = 1 - smoothing, spread = smoothing / C, both with what they lack.
 class TargetDistribution {
  public:
   explicit TargetDistribution(const LossProblem& problem) {
-    const double spread = problem.smoothing() / static_cast<double>(problem.classes());
-    const bool wide = compute_dtype(problem.input().dtype) == DType::float64;
-    if (problem.has_indices()) {
-      kind_ = problem.smoothing() == 0 ? TargetKind::index : TargetKind::smoothed_index;
-      if (kind_ == TargetKind::smoothed_index) fill(problem, wide, spread);
+    const double smoothing = problem.smoothing(), classes = static_cast<double>(problem.classes());
+    run_.keep = 1 - smoothing;
+    run_.keep_low = (1 - run_.keep) - smoothing;
+    run_.spread = smoothing / classes;
+    run_.spread_low = std::fma(-run_.spread, classes, smoothing) / classes;
+    const bool of_indices = problem.has_indices();
+    if (of_indices) {
+      kind_ = smoothing == 0 ? TargetKind::index : TargetKind::smoothed_index;
     } else {
       kind_ = problem.has_weight() ? TargetKind::weighted_probabilities : TargetKind::probabilities;
-      if (problem.has_weight()) fill(problem, wide, 1);
-      const double keep = 1 - problem.smoothing();
-      keep_ = wide ? keep : static_cast<double>(static_cast<float>(keep));
-      keep_low_ = keep - keep_;
-      spread_ = spread;
+    }
+    if (of_indices || run_.keep == 0) {
+      run_.mix = run_.spread;
+      run_.mix_low = run_.spread_low;
+      run_.part = 0;
+      run_.even = 1;
+    } else {
+      run_.mix = run_.keep;
+      run_.mix_low = run_.keep_low;
+      run_.even = run_.spread / run_.keep;
+    }
+    if (kind_ == TargetKind::smoothed_index || kind_ == TargetKind::weighted_probabilities) {
+      fill(problem);
+    } else {
+      run_.class_weight_sum = classes;
     }
   }
 
   TargetKind kind() const { return kind_; }
-  void describe(CrossEntropyRun& run) const {
-    run.class_weight = class_weight_.data();
-    run.class_weight_sum = class_weight_sum_;
-    run.keep = keep_;
-    run.keep_low = keep_low_;
-    run.spread = spread_;
-  }
+  // A run that lacks rows.
+  const CrossEntropyRun& run() const { return run_; }
 
  private:
-  // factor * weight of each class, in the compute type.
-  void fill(const LossProblem& problem, bool wide, double factor) {
-    const std::ptrdiff_t size = wide ? 8 : 4;
-    class_weight_.resize(static_cast<std::size_t>(problem.classes() * size));
+  // The weights in the compute type.
+  void fill(const LossProblem& problem) {
+    const DType dtype = compute_dtype(problem.input().dtype);
+    class_weight_.resize(static_cast<std::size_t>(problem.classes() * item_size(dtype)));
     ExactSum sum;
     for (std::ptrdiff_t c = 0; c < problem.classes(); ++c) {
-      const double value = factor * (problem.has_weight() ? problem.weight()[static_cast<std::size_t>(c)] : 1.0);
-      const DType dtype = wide ? DType::float64 : DType::float32;
-      char* p = class_weight_.data() + c * size;
-      write_floating(dtype, p, value);
-      sum.add(read_floating(dtype, p));
+      const double weight = problem.has_weight() ? problem.weight()[static_cast<std::size_t>(c)] : 1.0;
+      write_floating(dtype, class_weight_.data() + c * item_size(dtype), weight);
+      sum.add(weight);
     }
-    class_weight_sum_ = sum.value();
+    run_.class_weight = class_weight_.data();
+    run_.class_weight_sum = sum.value();
+    sum.add(-run_.class_weight_sum);
+    run_.class_weight_sum_low = sum.value();
   }
 
   TargetKind kind_;
   std::vector<char> class_weight_;
-  double class_weight_sum_ = 0, keep_ = 1, keep_low_ = 0, spread_ = 0;
+  CrossEntropyRun run_;
 };
 
 // What of a call differs between the three functions.
@@ -134,7 +144,7 @@ class CrossEntropyCall {
   // Those that are the same for all rows.
   void prepare(RowNumbers& numbers, std::ptrdiff_t rows) const {
     const std::ptrdiff_t count = rows + kRowPadding;
-    std::fill(numbers.target_weight, numbers.target_weight + count, 1 - problem_.smoothing());
+    std::fill(numbers.target_weight, numbers.target_weight + count, 1.0);
     std::fill(numbers.gradient_scale, numbers.gradient_scale + count, common_scale());
   }
   double common_scale() const { return problem_.gradient_factor(wanted_.upstream ? wanted_.upstream->value : 1.0); }
@@ -157,9 +167,8 @@ class CrossEntropyCall {
       }
     }
     feeder.feed(block, scratch, [&](const Run& rows, std::ptrdiff_t done) {
-      CrossEntropyRun run;
+      CrossEntropyRun run = distribution.run();
       static_cast<Run&>(run) = rows;
-      distribution.describe(run);
       run.result = numbers.loss + done;
       run.target = target + done;
       run.skips = skips;

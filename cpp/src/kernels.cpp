@@ -26,6 +26,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/groups.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"
+#include "kernels/class_shares.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/top_k.hpp"
 #include "kernels/scoring.hpp"

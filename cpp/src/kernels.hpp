@@ -39,14 +39,16 @@ constexpr int kTargetKinds = 4;
 constexpr ptrdiff_t kRowPadding = 64;
 
 struct CrossEntropyRun : Run {
-  const int64_t* target = nullptr;            // index kinds: the class of each row, -1 for an ignored row
-  bool skips = false;                         // index kinds: some rows may be ignored; their two numbers below are 0
-  const double* target_weight = nullptr;      // index kinds: (1 - smoothing) * weight[target] of each row
-  const double* gradient_scale = nullptr;     // of each row: upstream gradient / divisor; null for the loss alone
-  const void* class_weight = nullptr;         // compute type, per class: smoothed_index: smoothing / C * weight;
-                                              // weighted_probabilities: weight
-  double class_weight_sum = 0;                // smoothed_index: the sum of the above
-  double keep = 1, keep_low = 0, spread = 0;  // probabilities: a(c) = weight(c) * ((keep + keep_low) * q(c) + spread)
+  const int64_t* target = nullptr;         // index kinds: the class of each row, -1 for an ignored row
+  bool skips = false;                      // index kinds: some rows may be ignored; their two numbers below are 0
+  const double* target_weight = nullptr;   // index kinds: weight[target] of each row
+  const double* gradient_scale = nullptr;  // of each row: upstream gradient / divisor; null for the loss alone
+  // All kinds but index: a(c) = weight(c) * (keep * q(c) + spread) = mix * weight(c) * (part * q(c) + even), where
+  // smoothed_index has q(c) = 0 but for the target; `part` and `even` are what sums are made of, so that one of them is 1.
+  double keep = 1, keep_low = 0, spread = 0, spread_low = 0;
+  double mix = 1, mix_low = 0, part = 1, even = 0;
+  const void* class_weight = nullptr;  // smoothed_index, weighted_probabilities: the weights, in the compute type
+  double class_weight_sum = 0, class_weight_sum_low = 0;  // their sum; the number of classes where there are none
 };
 
 // A class among the most probable ones.

@@ -161,13 +161,8 @@ bool LossProblem::copy_targets(const std::int64_t* target, std::ptrdiff_t count,
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
-  const double keep = 1 - smoothing();
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    if (classes[i] < 0) {
-      weights[i] = 0;
-    } else {
-      weights[i] = weight_.empty() ? keep : keep * weight_[static_cast<std::size_t>(classes[i])];
-    }
+    weights[i] = classes[i] < 0 ? 0 : weight_.empty() ? 1 : weight_[static_cast<std::size_t>(classes[i])];
   }
 }
 

@@ -25,7 +25,7 @@ class LossProblem {
   // another thread has changed them. Only for index targets.
   void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
                     std::int64_t* classes) const;
-  // (1 - label_smoothing) * weight[target] of each; 0 for ignored samples.
+  // weight[target] of each; 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
   Status scan_targets(const RowSpace& space, int operand, const KernelTable& kernels);

@@ -29,16 +29,16 @@ struct Backward {
   CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);
     const ptrdiff_t classes = rows.run.classes;
-    LaneSum<T> lanes;
-    lanes.clear();
+    Sums<LaneSum<T>, 1> sums;
+    sums.clear();
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
       const T *y_block = y.block(first, n), *g_block = g.block(first, n);
-      sum_row<1>(&lanes, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      sum_row<1, T>(sums, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
         return Terms<T, 1>{{Formula::term(load(y_block + i, (T)0), load(g_block + i, (T)0))}};
       });
     }
-    const Pair<double> total = lanes.total();
+    const Pair<double> total = sums.of[0].total();
     sum[lane] = total.high;
     sum_low[lane] = total.low;
   }

@@ -6,9 +6,9 @@
 //   gradient(c) = A * p(c) - a(c)
 // Where p(c) is near 1, A * p(c) - a(c) is taken as (A - a(c)) - A * rest / (1 + rest), so that a confident row's gradient
 // keeps its relative accuracy. Largest errors in ULP on the rows of tests/families.py, float32 and float64, and without FMA:
-//   loss 1.05 and 0.99 (1.05 and 1.12), with smoothing, weights or probabilities 1.8 and 1.5 (1.8 and 2.0);
+//   loss 1.05 and 0.99 (1.05 and 1.12), with smoothing, weights or probabilities 1.15 and 1.97, without FMA too;
 //   gradient at a class index 0.86 and 1.64, elsewhere that of softmax; with smoothing, weights or probabilities, of the larger
-//   of A * p(c) and a(c), 2.6 and 2.6 (3.1 and 3.9).
+//   of A * p(c) and a(c), 1.73 and 1.72 (2.41 and 2.55).
 // How a(c) comes about is the policy TargetKind; it costs nothing where there are only class indices.
 #pragma once
 
@@ -19,199 +19,179 @@ struct CrossEntropyTerms {
   static constexpr bool kClassTerms = kKind != TargetKind::index;
 
   const CrossEntropyRun& run;
-  const T* class_weight;
+  ClassShares<T, kKind> shares;
+  using Given = typename ClassShares<T, kKind>::Given;
   // Of the group's rows, as in the run.
   const int64_t* target = nullptr;
   const double *target_weight = nullptr, *gradient_scale = nullptr;
-  // Of the target class, or 0: its logit, and its share as one of all classes (smoothing / C * weight), which is what a(target)
-  // has beside target_weight.
-  alignas(kVectorBytes) T target_logit[kGroupRows<T>];
-  double target_share[kGroupRows<T>];
-  // sum_c a(c) * (m - x(c)) and sum_c a(c), without target_weight
+  alignas(kVectorBytes) T target_logit[kGroupRows<T>];  // or 0
+  // sum_c b(c) * (m - x(c)) and, of probabilities, sum_c weight(c) * q(c)
   double distance[kGroupRows<T>], distance_low[kGroupRows<T>];
-  double weight_sum[kGroupRows<T>], weight_sum_low[kGroupRows<T>];
+  double product_sum[kGroupRows<T>], product_sum_low[kGroupRows<T>];
   Scale<T> scale;
-  alignas(kVectorBytes) T upstream[kGroupRows<T>], upstream_low[kGroupRows<T>];  // gradient_scale, for the class terms
-  // Probabilities: A as a pair, A * rest / (1 + rest), and the exponential above which a class is the confident one.
-  alignas(kVectorBytes) T total_high[kGroupRows<T>], total_low[kGroupRows<T>], others[kGroupRows<T>], confident[kGroupRows<T>];
   T target_class[kGroupRows<T>];  // the target's number
   T target_gradient[kGroupRows<T>];
 
-  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), class_weight((const T*)r.class_weight) {
-    clear_rows<T>(r.rows, target_logit, target_share, target_class);
-    if constexpr (kClassTerms) clear_rows<T>(r.rows, distance, distance_low, weight_sum, weight_sum_low);
+  CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), shares(r) {
+    clear_rows<T>(r.rows, target_logit, target_class);
+    if constexpr (kClassTerms) clear_rows<T>(r.rows, distance, distance_low, product_sum, product_sum_low);
   }
 
   CROSSENT_INLINE bool live(ptrdiff_t lane) const { return !kIndex || !run.skips || target[lane] >= 0; }
 
-  // a(c) of some classes (without target_weight), from their class weights and probabilities.
-  CROSSENT_INLINE Vec<T> class_share(Vec<T> weight, Vec<T> probability) const {
-    if constexpr (kIndex) {
-      return weight;
-    } else {
-      const Vec<T> mixed = fma(probability, splat((T)run.keep), fma(probability, splat((T)run.keep_low), splat((T)run.spread)));
-      return kKind == TargetKind::weighted_probabilities ? weight * mixed : mixed;
-    }
-  }
-  // Of elements `first` + i on; `probabilities` is the block from `first` on.
-  template <class Load>
-  CROSSENT_INLINE Vec<T> row_share(const T* probabilities, ptrdiff_t first, ptrdiff_t i, Load load) const {
-    const Vec<T> none = zero<T>();
-    if constexpr (kKind == TargetKind::smoothed_index) {
-      return class_share(load(class_weight + first + i, (T)0), none);
-    } else if constexpr (kKind == TargetKind::weighted_probabilities) {
-      return class_share(load(class_weight + first + i, (T)0), load(probabilities + i, (T)0));
-    } else {
-      return class_share(none, load(probabilities + i, (T)0));
-    }
-  }
-  CROSSENT_INLINE Vec<T> tile_share(const T* probabilities, ptrdiff_t c) const {
-    const Vec<T> weight = kKind == TargetKind::probabilities ? zero<T>() : splat(class_weight[c]);
-    return class_share(weight, kIndex ? zero<T>() : load(probabilities + c * kTileRows<T>));
-  }
-
-  // A row's maximum and the unit of its distances: 1, but where they could overflow although a * (m - x) does not. There the
-  // distances are so large that none becomes subnormal in the smaller unit.
-  static constexpr T kHuge = (T)(sizeof(T) == 4 ? 0x1p64 : 0x1p512);
-  static constexpr T kUnitOfHuge = 1 / kHuge;
-  struct Origin {
-    Vec<T> max, minus_unit;
-    CROSSENT_INLINE explicit Origin(Vec<T> m) {
-      const Vec<T> unit = select(m > splat(kHuge), splat(kUnitOfHuge), splat((T)1));
-      max = m * unit;
-      minus_unit = zero<T>() - unit;
-    }
+  // What the growth of a row's maximum adds to the distances before it.
+  struct Moved {
+    Pair<double> by{0, 0};
+    ptrdiff_t classes = 0;  // of which `weights` is the sum of weights
+    double weights = 0;
   };
-
-  // a * (m - x) in the row's unit, 0 where a is 0 even at an infinite distance; and a itself.
-  static CROSSENT_INLINE Terms<T, 2> distance_terms(Vec<T> share, const Origin& origin, Vec<T> x) {
-    const Vec<T> none = zero<T>();
-    const Pair<Vec<T>> d = two_sum(origin.max, x * origin.minus_unit);
-    const Vec<T> low = select(d.high < splat((T)__builtin_inf()), d.low, none);
-    return {{select(share == none, none, fma(share, d.high, share * low)), share}};
-  }
-
-  CROSSENT_INLINE void use_unit_1(ptrdiff_t lane) {
-    distance[lane] *= (double)kHuge;
-    distance_low[lane] *= (double)kHuge;
-  }
-
-  // The maximum has grown, and with it all distances so far: `moved` collects by how much.
-  static CROSSENT_SHARED void move_origin(LaneSum<T>* sums, Pair<double>& moved, T before, T max) {
-    const bool huge = max > kHuge;
-    const double unit = huge ? kUnitOfHuge : (T)1;
-    if (huge && !(before > kHuge)) {  // from here on in the smaller unit
-      sums[0].scale(splat(unit));
-      moved = {moved.high * unit, moved.low * unit};
+  static constexpr int kSums = ClassShares<T, kKind>::kSums;
+  // The maximum has grown, and with it the distances of all classes before `first`.
+  CROSSENT_SHARED void move_origin(const Sums<LaneSum<T>, kSums>& sums, Moved& moved, ptrdiff_t first, T before, T max) const {
+    constexpr double unit = Distances<T>::kUnit;
+    moved.weights += shares.sum_of_weights(moved.classes, first);
+    moved.classes = first;
+    double sum = run.even * moved.weights;
+    if constexpr (kSums > 1) {
+      const Pair<double> products = sums.of[1].total();
+      sum += run.part * (products.high + products.low);
     }
-    const Pair<double> weight = sums[1].total();
-    const Pair<double> s = two_sum(moved.high, (weight.high + weight.low) * ((double)max * unit - (double)before * unit));
-    moved = {s.high, moved.low + s.low};
+    const Pair<double> s = two_sum(moved.by.high, sum * ((double)max * unit - (double)before * unit));
+    moved.by = {s.high, moved.by.low + s.low};
   }
 
   CROSSENT_SHARED void tile_distances(const Tiles<T>& tiles, const T* max) {
     for (ptrdiff_t t = 0; t < tiles.count; ++t) {
       const ptrdiff_t lane = tiles.lane(t);
       const T *tile = tiles.logits + t * tiles.size, *second = tiles.second + t * tiles.size;
-      const Vec<T> largest = load(max + lane), m = select(largest > splat((T)-__builtin_inf()), largest, zero<T>());
-      const Origin origin(m);
-      TileSum<T> sums[2];
-      sum_tile<2>(sums, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-        return distance_terms(tile_share(second, c), origin, load(tile + c * kTileRows<T>));
+      const Vec<T> largest = load(max + lane);
+      const Distances<T> distances(select(largest > splat((T)-__builtin_inf()), largest, zero<T>()));
+      Sums<TileSum<T>, kSums> sums;
+      sum_terms_of_tile<T>(sums, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+        return shares.terms(shares.of_tile(second, c), distances, load(tile + c * kTileRows<T>));
       });
-      sums[0].write(distance + lane, distance_low + lane);
-      if (any_less(splat(kHuge), m)) {
-        for (ptrdiff_t row = lane; row < lane + kTileRows<T>; ++row) {
-          if (max[row] > kHuge) use_unit_1(row);
-        }
-      }
-      sums[1].write(weight_sum + lane, weight_sum_low + lane);
+      sums.of[0].write(distance + lane, distance_low + lane);
+      if constexpr (kSums > 1) sums.of[1].write(product_sum + lane, product_sum_low + lane);
     }
   }
 
   CROSSENT_INLINE void write_loss(const Totals& t, ptrdiff_t first_row, ptrdiff_t lane, ptrdiff_t count) {
-    const Vec<double> none = zero<double>(), infinite = splat(__builtin_inf());
     const Vec<double> log = log_sum<T>(t);
-    Vec<double> loss = none;
-    if constexpr (kIndex) {
-      Vec<double> weight = load(target_weight + lane), max = t.max, x = load_as_double(target_logit + lane), part = log;
-      const Mask<double> no_weight = weight == none;
-      if constexpr (sizeof(T) == 8) {  // the distance can overflow although its product with a weight does not
-        const Mask<double> huge = max > splat(0x1p1000);
-        const Vec<double> unit = select(huge, splat(0.5), splat(1.0));
-        max = max * unit;
-        x = x * unit;
-        part = part * unit;
-        weight = select(huge, weight + weight, weight);
-      }
-      const Pair<Vec<double>> d = two_sum(max, none - x), s = two_sum(d.high, part);
-      const Vec<double> low = select(s.high < infinite, s.low + d.low, none);
-      loss = select(no_weight, none, weight * (s.high + low));
-    }
+    Pair<Vec<double>> loss{zero<double>(), zero<double>()};
+    if constexpr (kIndex) loss = loss_of_target(t, log, lane);
     if constexpr (kClassTerms) {
-      const Vec<double> sum = kIndex ? splat(run.class_weight_sum) : load(weight_sum + lane) + load(weight_sum_low + lane);
-      const Pair<Vec<double>> s = two_sum(load(distance + lane), sum * log);
-      const Vec<double> low = select(s.high - s.high == none, s.low + load(distance_low + lane), none);
-      loss = loss + (s.high + low);
+      // Distances are in a unit of their own, from which only those that allow it return before all is added.
+      const Vec<double> one = splat(1.0), unit = splat(Distances<T>::kUnit), inverse_unit = splat(1 / Distances<T>::kUnit);
+      const Vec<double> high = load(distance + lane), low = load(distance_low + lane);
+      const Mask<double> is_large = high > splat(0x1p900);
+      const Vec<double> before = select(is_large, one, inverse_unit), after = select(is_large, inverse_unit, one);
+      const Vec<double> log_in_unit = log * select(is_large, unit, one);
+      const Pair<Vec<double>> log_part = pair_product<T>(sum_of_shares(lane), {log_in_unit, zero<double>()});
+      const Pair<Vec<double>> d = pair_sum<T>({high * before, low * before}, log_part);
+      const Pair<Vec<double>> of_all = pair_product<T>(splat_pair(run.mix, run.mix_low), d);
+      loss = pair_sum<T>(loss, {of_all.high * after, of_all.low * after});
     }
-    store_up_to(run.result + first_row + lane, count - lane, select(t.valid, loss, splat((double)__builtin_nan(""))));
+    const Vec<double> value = loss.high + loss.low;
+    store_up_to(run.result + first_row + lane, count - lane, select(t.valid, value, splat((double)__builtin_nan(""))));
+  }
+  // Target weights times m - x + log.
+  CROSSENT_INLINE Pair<Vec<double>> loss_of_target(const Totals& t, Vec<double> log, ptrdiff_t lane) const {
+    const Vec<double> none = zero<double>(), infinite = splat(__builtin_inf());
+    Vec<double> weight = load(target_weight + lane), max = t.max, x = load_as_double(target_logit + lane);
+    if constexpr (sizeof(T) == 8) {  // the distance can overflow although its product with a weight does not
+      const Mask<double> huge = max > splat(0x1p1000);
+      const Vec<double> unit = select(huge, splat(0.5), splat(1.0));
+      max = max * unit;
+      x = x * unit;
+      log = log * unit;
+      weight = select(huge, weight + weight, weight);
+    }
+    const Pair<Vec<double>> d = two_sum(max, none - x), s = two_sum(d.high, log);
+    const Vec<double> low = select(s.high < infinite, s.low + d.low, none);
+    if constexpr (!kClassTerms) return {select(weight == none, none, weight * (s.high + low)), none};
+    const Pair<Vec<double>> own = pair_product<T>({weight, none}, splat_pair(run.keep, run.keep_low));
+    const Pair<Vec<double>> product = pair_product<T>(own, {s.high, low});
+    const Mask<double> nothing = own.high == none;
+    return {select(nothing, none, product.high), select(nothing, none, product.low)};
+  }
+
+  // sum_c b(c) and sum_c a(c) of some rows
+  CROSSENT_INLINE Pair<Vec<double>> sum_of_shares(ptrdiff_t lane) const {
+    const Pair<Vec<double>> weights = splat_pair(run.class_weight_sum, run.class_weight_sum_low);
+    if constexpr (kIndex) return weights;
+    const Pair<Vec<double>> products = {load(product_sum + lane), load(product_sum_low + lane)};
+    return pair_sum<T>(pair_product<T>(products, splat_pair(run.part, 0)), pair_product<T>(weights, splat_pair(run.even, 0)));
+  }
+  CROSSENT_INLINE Pair<Vec<double>> total_weight(ptrdiff_t lane) const {
+    const Pair<Vec<double>> weights = splat_pair(run.class_weight_sum, run.class_weight_sum_low);
+    Pair<Vec<double>> own{load(kIndex ? target_weight + lane : product_sum + lane), zero<double>()};
+    if constexpr (!kIndex) own.low = load(product_sum_low + lane);
+    return pair_sum<T>(pair_product<T>(own, splat_pair(run.keep, run.keep_low)),
+                       pair_product<T>(weights, splat_pair(run.spread, run.spread_low)));
   }
 
   CROSSENT_INLINE void prepare_gradient(const Totals& t, const GroupStatistics<T>& statistics, ptrdiff_t lane) {
-    const Pair<Vec<double>> inverse = inverse_sum<T>(t);
-    const Vec<double> s = load(gradient_scale + lane), one = splat(1.0);
-    Vec<double> sum, sum_low = zero<double>();  // A
-    if constexpr (kIndex) {
-      sum = load(target_weight + lane) + splat(kClassTerms ? run.class_weight_sum : 0.0);
+    if constexpr (kKind == TargetKind::index) {
+      prepare_index_gradient(t, statistics, lane);
     } else {
-      const Pair<Vec<double>> whole = two_sum(load(weight_sum + lane), load(weight_sum_low + lane));
-      sum = whole.high;
-      sum_low = whole.low;
-    }
-    const Vec<double> scaled = s * sum, product = scaled * inverse.high;
-    const Vec<double> product_low = product_error(scaled, inverse.high) + scaled * inverse.low;
-    scale.set(lane, only_where<T>(t.valid, {product, product_low}), statistics);
-    if constexpr (kClassTerms) store_in_two(upstream, upstream_low, lane, s, zero<double>());
-    const Vec<double> others_share = t.rest.high * inverse.high;  // the probability of all but the maximum
-    if constexpr (kIndex) {
-      const Vec<double> x = load_as_double(target_logit + lane), share = load(target_share + lane);
-      const Vec<double> all_shares = splat(kClassTerms ? run.class_weight_sum : 0.0);
-      const Vec<double> weight = load(target_weight + lane) + share;
-      const Vec<double> p = load_as_double(target_gradient + lane) * splat(kUnbias<T>) * inverse.high;
-      const Vec<double> ordinary = kClassTerms ? sum * p - weight : weight * (p - one);
-      const Vec<double> near_one = (all_shares - share) - sum * others_share;
-      const Mask<double> confident_target = (x == t.max) & (t.rest.high < one);
-      const Vec<double> gradient = s * select(confident_target, near_one, ordinary);
-      store_rounded(target_gradient + lane, select(t.valid, gradient, splat((double)__builtin_nan(""))));
-    } else {
-      store_in_two(total_high, total_low, lane, sum, sum_low);
-      store_rounded(others + lane, sum * others_share);
-      // With rest < 1/2 no other class's exponential reaches half of the maximum's.
-      const Vec<double> top = splat(0.6 / kUnbias<T>) / load(statistics.shift + lane);
-      store_rounded(confident + lane, select(t.rest.high < splat(0.5), top, splat(__builtin_inf())));
+      prepare_class_gradient(t, statistics, lane);
     }
   }
 
-  // value + low as two numbers of type T.
-  static CROSSENT_INLINE void store_in_two(T* high, T* low, ptrdiff_t lane, Vec<double> value, Vec<double> value_low) {
-    store_rounded(high + lane, value);
-    store_rounded(low + lane, sizeof(T) == 8 ? value_low : value - load_as_double(high + lane));
+  CROSSENT_INLINE void prepare_index_gradient(const Totals& t, const GroupStatistics<T>& statistics, ptrdiff_t lane) {
+    const Pair<Vec<double>> inverse = inverse_sum<T>(t);
+    const Vec<double> s = load(gradient_scale + lane), weight = load(target_weight + lane), one = splat(1.0);
+    const Vec<double> scaled = s * weight, product = scaled * inverse.high;
+    const Vec<double> product_low = product_error(scaled, inverse.high) + scaled * inverse.low;
+    scale.set(lane, only_where<T>(t.valid, {product, product_low}), statistics);
+    const Vec<double> others = t.rest.high * inverse.high;  // the probability of all classes but the maximum
+    const Vec<double> p = load_as_double(target_gradient + lane) * splat(kUnbias<T>) * inverse.high;
+    const Vec<double> near_one = zero<double>() - weight * others;
+    write_target_gradient(t, lane, s * select(is_confident(t, lane), near_one, weight * (p - one)));
+  }
+
+  CROSSENT_INLINE void prepare_class_gradient(const Totals& t, const GroupStatistics<T>& statistics, ptrdiff_t lane) {
+    const Vec<double> none = zero<double>();
+    const Pair<Vec<double>> inverse = inverse_sum<T>(t), s = {load(gradient_scale + lane), none};
+    const Pair<Vec<double>> shift = {load(statistics.shift + lane), load(statistics.shift_low + lane)};
+    const Pair<Vec<double>> sum = pair_product<T>(s, total_weight(lane)), factor = pair_product<T>(sum, inverse);
+    const Vec<double> others = t.rest.high * inverse.high;  // the probability of all classes but the maximum
+    scale.set(lane, only_where<T>(t.valid, factor), statistics);
+    shares.prepare(lane, t, s, sum, others, Remainder(scale, lane, factor, shift), shift.high);
+    if constexpr (kIndex) {
+      const Vec<double> weight = load(target_weight + lane);
+      const Vec<double> other_weights = (splat(run.class_weight_sum) - weight) + splat(run.class_weight_sum_low);
+      const Vec<double> near_one = s.high * splat(run.spread) * other_weights - sum.high * others;
+      const Pair<Vec<double>> both = pair_sum<T>(splat_pair(run.keep, run.keep_low), splat_pair(run.spread, run.spread_low));
+      const Vec<double> ordinary = target_difference(factor, pair_product<T>(pair_product<T>(s, {weight, none}), both), lane);
+      write_target_gradient(t, lane, select(is_confident(t, lane), near_one, ordinary));
+    }
+  }
+  // factor * p - weight of the targets; the bias of their exponentials is undone where that makes none subnormal but the
+  // result.
+  CROSSENT_INLINE Vec<double> target_difference(const Pair<Vec<double>>& factor, const Pair<Vec<double>>& weight,
+                                                ptrdiff_t lane) const {
+    const Vec<double> e = load_as_double(target_gradient + lane), unbias = splat(kUnbias<T>), one = splat(1.0);
+    const Mask<double> tiny = e < splat(0x1p-800);
+    const Vec<double> unbiased = select(tiny, e, e * unbias), low = fma(unbiased, factor.low, zero<double>() - weight.low);
+    const Vec<double> product = unbiased * factor.high * select(tiny, unbias, one);
+    return (product - weight.high) + select(tiny, zero<double>(), low);
+  }
+  // Whether the target has nearly all of a row's probability.
+  CROSSENT_INLINE Mask<double> is_confident(const Totals& t, ptrdiff_t lane) const {
+    return (load_as_double(target_logit + lane) == t.max) & (t.rest.high < splat(1.0));
+  }
+  CROSSENT_INLINE void write_target_gradient(const Totals& t, ptrdiff_t lane, Vec<double> gradient) {
+    store_rounded(target_gradient + lane, select(t.valid, gradient, splat((double)__builtin_nan(""))));
   }
 
   // The gradient of some classes from their exponentials and shares.
-  template <class Rows, class Probability>
-  CROSSENT_INLINE auto element(Rows rows, Probability probability) const {
-    const Vec<T> u = kClassTerms ? rows(upstream) : zero<T>(), u_low = kClassTerms ? rows(upstream_low) : zero<T>();
-    const Vec<T> none = zero<T>();
-    if constexpr (kIndex) {
-      return [=](Vec<T> e, Vec<T> share)
-                 CROSSENT_LAMBDA { return kClassTerms ? probability(e, none - fma(share, u, share * u_low)) : probability(e); };
+  template <class Rows, bool kPlain>
+  CROSSENT_INLINE auto element(Rows rows, const typename Scale<T>::template Scaled<kPlain>& scaled) const {
+    if constexpr (kClassTerms) {
+      return shares.gradient(rows, scaled);
     } else {
-      const Vec<T> high = rows(total_high), low = rows(total_low), rest = rows(others), top = rows(confident);
-      return [=](Vec<T> e, Vec<T> share) CROSSENT_LAMBDA {
-        const Vec<T> near_one = u * (((high - share) + low) - rest);
-        return select(e > top, near_one, probability(e, none - fma(share, u, share * u_low)));
-      };
+      return [=](Vec<T> e, const Given&) CROSSENT_LAMBDA { return scaled(e); };
     }
   }
 };
@@ -240,9 +220,6 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     this->target = run.target + first;
     this->target_weight = run.target_weight + first;
     this->gradient_scale = run.gradient_scale + first;
-    for (ptrdiff_t lane = 0; kKind == TargetKind::smoothed_index && lane < count; ++lane) {
-      this->target_share[lane] = live(lane) ? (double)this->class_weight[target[lane]] : 0;
-    }
   }
 
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) {
@@ -275,30 +252,30 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
       Base::row_step(rows, lane);
     } else {
       const RowInput<T> second = rows.second(lane);
-      LaneSum<T> sums[2];
-      sums[0].clear();
-      sums[1].clear();
-      Pair<double> moved{0, 0};  // what the growth of the maximum added to the distances before it
+      Sums<LaneSum<T>, TermsOfKind::kSums> sums;
+      sums.clear();
+      typename TermsOfKind::Moved moved;  // what the growth of the maximum added to the distances before it
       T before = -__builtin_inf();
       const auto each_block = [&](ptrdiff_t first, ptrdiff_t n, const T* block, T max) CROSSENT_LAMBDA {
-        if (max > before && before > -__builtin_inf()) this->move_origin(sums, moved, before, max);
+        if (max > before && before > -__builtin_inf()) this->move_origin(sums, moved, first, before, max);
         before = max;
         const T* probabilities = kIndex ? nullptr : second.block(first, n);
-        const typename TermsOfKind::Origin origin(splat(max == -__builtin_inf() ? (T)0 : max));
-        sum_row<2>(sums, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-          // Lanes beyond the row have share 0, and so no term; smoothing would give them their part of it.
-          const Vec<T> share = load.only(this->row_share(probabilities, first, i, load));
-          return this->distance_terms(share, origin, load(block + i, (T)0));
+        const T origin = max == -__builtin_inf() ? (T)0 : max;
+        const Distances<T> distances(splat(origin));
+        sum_row<TermsOfKind::kSums, T>(sums, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+          // Beyond the row there are no distances; smoothing would multiply them.
+          return this->shares.terms(this->shares.of_row(probabilities, first, i, load), distances, load(block + i, origin));
         });
       };
       this->row_step_by_blocks(rows, lane, each_block);
-      const Pair<double> d = sums[0].total(), weight = sums[1].total(), s = two_sum(d.high, moved.high);
+      const Pair<double> d = sums.of[0].total(), s = two_sum(d.high, moved.by.high);
       this->distance[lane] = s.high;
-      this->distance_low[lane] = (d.low + moved.low) + s.low;
-      if (!(s.high - s.high == 0)) this->distance_low[lane] = 0;  // an infinite distance
-      if (before > this->kHuge) this->use_unit_1(lane);
-      this->weight_sum[lane] = weight.high;
-      this->weight_sum_low[lane] = weight.low;
+      this->distance_low[lane] = (d.low + moved.by.low) + s.low;
+      if constexpr (!kIndex) {
+        const Pair<double> products = sums.of[1].total();
+        this->product_sum[lane] = products.high;
+        this->product_sum_low[lane] = products.low;
+      }
     }
   }
 
@@ -333,8 +310,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     write_tile<!kClassTerms>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
       if (c != next) number = splat((T)c);
       next = c + 1;
-      const Vec<T> share = kClassTerms ? this->tile_share(second, c) : zero<T>();
-      const Vec<T> value = gradient(load(kept + c * kTileRows<T>), share);
+      const Vec<T> value = gradient(load(kept + c * kTileRows<T>), this->shares.of_tile(second, c));
       if constexpr (!kIndex) return value;
       const Mask<T> is_target = number == targets;
       number = number + one;
@@ -344,17 +320,12 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
 
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> second = rows.second(lane);
-    this->scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
-      const auto gradient = this->element(OneRow<T>{lane}, probability);
+    this->scale.with(OneRow<T>{lane}, [&](auto scaled) CROSSENT_LAMBDA {
+      const auto gradient = this->element(OneRow<T>{lane}, scaled);
       write_from_exponentials(statistics, rows, lane, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
         const T* probabilities = kIndex ? nullptr : second.block(first, n);
-        return [=](Vec<T> e, ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-          if constexpr (kClassTerms) {
-            return gradient(e, this->row_share(probabilities, first, i, load));
-          } else {
-            return gradient(e, zero<T>());
-          }
-        };
+        return [=](Vec<T> e, ptrdiff_t i, auto load)
+                   CROSSENT_LAMBDA { return gradient(e, this->shares.of_row(probabilities, first, i, load)); };
       });
     });
     if constexpr (kIndex) rows.output(lane).set(target[lane], this->target_gradient[lane]);

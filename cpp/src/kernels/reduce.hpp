@@ -38,6 +38,26 @@ struct PartialLoad {
   }
 };
 
+// A term that is added with next to no rounding, within its group too: floats as doubles, doubles with what additions round
+// off.
+template <class T>
+struct Precise;
+template <>
+struct Precise<float> {
+  Widened value;
+  CROSSENT_INLINE Precise operator+(const Precise& other) const {
+    return {{value.low + other.value.low, value.high + other.value.high}};
+  }
+};
+template <>
+struct Precise<double> {
+  Pair<Vec<double>> value;
+  CROSSENT_INLINE Precise operator+(const Precise& other) const {
+    const Pair<Vec<double>> s = two_sum(value.high, other.value.high);
+    return {{s.high, (value.low + other.value.low) + s.low}};
+  }
+};
+
 template <class T>
 struct LaneSum;
 
@@ -46,6 +66,7 @@ struct LaneSum<float> {
   Vec<double> sum;
   CROSSENT_INLINE void clear() { sum = zero<double>(); }
   CROSSENT_INLINE void add(Vec<float> group) { sum = sum + widen_folded(group); }
+  CROSSENT_INLINE void add(const Precise<float>& group) { sum = sum + (group.value.low + group.value.high); }
   CROSSENT_INLINE void scale(Vec<double> factor) { sum = sum * factor; }
   CROSSENT_INLINE Pair<double> total() const { return {sum_of_lanes(sum), 0.0}; }
 };
@@ -59,6 +80,11 @@ struct LaneSum<double> {
     const Pair<Vec<double>> s = two_sum(sum, group);
     sum = s.high;
     rest = rest + s.low;
+  }
+  CROSSENT_INLINE void add(const Precise<double>& group) {
+    const Pair<Vec<double>> s = two_sum(sum, group.value.high);
+    sum = s.high;
+    rest = rest + (s.low + group.value.low);
   }
   CROSSENT_INLINE void scale(Vec<double> factor) {
     sum = sum * factor;
@@ -79,9 +105,11 @@ struct LaneSum<double> {
   }
 };
 
-template <class T, int N>
+// What is summed of a vector of elements: N terms.
+template <class T, int N, class Term = Vec<T>>
 struct Terms {
-  Vec<T> term[N];
+  static constexpr int kTerms = N;
+  Term term[N];
 
   CROSSENT_INLINE Terms operator+(const Terms& other) const {
     Terms r;
@@ -89,22 +117,51 @@ struct Terms {
     return r;
   }
 };
+template <class T>
+CROSSENT_INLINE void clear(Vec<T>& term) {
+  term = zero<T>();
+}
+CROSSENT_INLINE void clear(Precise<float>& term) { term.value.low = term.value.high = zero<double>(); }
+CROSSENT_INLINE void clear(Precise<double>& term) { term.value.low = term.value.high = zero<double>(); }
+
+// Their sums over the classes, in the lanes of a row or for the rows of a tile.
+template <class Sum, int N>
+struct Sums {
+  Sum of[N];
+
+  CROSSENT_INLINE void clear() {
+    for (int s = 0; s < N; ++s) of[s].clear();
+  }
+  template <class Group>
+  CROSSENT_INLINE void add(const Group& group) {
+    for (int s = 0; s < N; ++s) of[s].add(group.term[s]);
+  }
+  template <class Group>
+  CROSSENT_INLINE void set(const Group& group) {
+    for (int s = 0; s < N; ++s) of[s].set(group.term[s]);
+  }
+  CROSSENT_INLINE void join(const Sums& other) {
+    for (int s = 0; s < N; ++s) of[s].join(other.of[s]);
+  }
+};
 
 // The sum of four vectors' terms from element i on, and that of the fewer at the end of a row: term(i, load) gives the terms of
 // elements i, i + 1, …, i + L - 1 and must be 0 in the lanes that load() fills.
 template <int N, class T, class Term>
-CROSSENT_INLINE Terms<T, N> group_of_four(ptrdiff_t i, Term&& term) {
+CROSSENT_INLINE auto group_of_four(ptrdiff_t i, Term&& term) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const Terms<T, N> a = term(i, FullLoad{}), b = term(i + lanes, FullLoad{});
-  const Terms<T, N> c = term(i + 2 * lanes, FullLoad{}), d = term(i + 3 * lanes, FullLoad{});
+  const auto a = term(i, FullLoad{}), b = term(i + lanes, FullLoad{});
+  const auto c = term(i + 2 * lanes, FullLoad{}), d = term(i + 3 * lanes, FullLoad{});
+  static_assert(decltype(a)::kTerms == N, "");
   return (a + b) + (c + d);
 }
 template <int N, class T, class Term>
-CROSSENT_INLINE Terms<T, N> last_group(ptrdiff_t i, ptrdiff_t n, Term&& term) {
+CROSSENT_INLINE auto last_group(ptrdiff_t i, ptrdiff_t n, Term&& term) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  Terms<T, N> part[4];
+  decltype(term(i, FullLoad{})) part[4];
+  static_assert(decltype(part[0] + part[1])::kTerms == N, "");
   for (int k = 0; k < 4; ++k) {
-    for (int s = 0; s < N; ++s) part[k].term[s] = zero<T>();
+    for (int s = 0; s < N; ++s) clear(part[k].term[s]);
   }
   for (int k = 0; i < n; ++k, i += lanes) {
     part[k] = n - i >= lanes ? term(i, FullLoad{}) : term(i, PartialLoad{n - i});
@@ -113,21 +170,14 @@ CROSSENT_INLINE Terms<T, N> last_group(ptrdiff_t i, ptrdiff_t n, Term&& term) {
 }
 
 // Adds to `sums` the N terms of each of n contiguous elements.
-template <int N, class T, class Term>
-CROSSENT_INLINE void sum_row(LaneSum<T>* sums, ptrdiff_t n, Term&& term) {
+template <int N, class T, class RowSums, class Term>
+CROSSENT_INLINE void sum_row(RowSums& sums, ptrdiff_t n, Term&& term) {
   constexpr ptrdiff_t group = 4 * Vec<T>::kLanes;
-  LaneSum<T> lanes[N];  // not in memory: the stores of a term may alias it
-  for (int s = 0; s < N; ++s) lanes[s] = sums[s];
+  RowSums lanes = sums;  // not in memory: the stores of a term may alias it
   ptrdiff_t i = 0;
-  for (; i + group <= n; i += group) {
-    const Terms<T, N> terms = group_of_four<N, T>(i, term);
-    for (int s = 0; s < N; ++s) lanes[s].add(terms.term[s]);
-  }
-  if (i < n) {
-    const Terms<T, N> terms = last_group<N, T>(i, n, term);
-    for (int s = 0; s < N; ++s) lanes[s].add(terms.term[s]);
-  }
-  for (int s = 0; s < N; ++s) sums[s] = lanes[s];
+  for (; i + group <= n; i += group) lanes.add(group_of_four<N, T>(i, term));
+  if (i < n) lanes.add(last_group<N, T>(i, n, term));
+  sums = lanes;
 }
 
 // The total of a tile's lane, for as many rows as a vector has lanes.
@@ -139,10 +189,15 @@ struct TileSum<float> {
   CROSSENT_INLINE void clear() { sum.low = sum.high = zero<double>(); }
   CROSSENT_INLINE void set(Vec<float> group) { sum = widen(group); }
   CROSSENT_INLINE void set(Vec<double> low, Vec<double> high) { sum = {low, high}; }
+  CROSSENT_INLINE void set(const Precise<float>& group) { sum = group.value; }
   CROSSENT_INLINE void add(Vec<float> group) {
     const Widened w = widen(group);
     sum.low = sum.low + w.low;
     sum.high = sum.high + w.high;
+  }
+  CROSSENT_INLINE void add(const Precise<float>& group) {
+    sum.low = sum.low + group.value.low;
+    sum.high = sum.high + group.value.high;
   }
   CROSSENT_INLINE void join(const TileSum& other) {
     sum.low = sum.low + other.sum.low;
@@ -163,10 +218,19 @@ struct TileSum<double> {
     sum = group;
     rest = zero<double>();
   }
+  CROSSENT_INLINE void set(const Precise<double>& group) {
+    sum = group.value.high;
+    rest = group.value.low;
+  }
   CROSSENT_INLINE void add(Vec<double> group) {
     const Pair<Vec<double>> s = two_sum(sum, group);
     sum = s.high;
     rest = rest + s.low;
+  }
+  CROSSENT_INLINE void add(const Precise<double>& group) {
+    const Pair<Vec<double>> s = two_sum(sum, group.value.high);
+    sum = s.high;
+    rest = rest + (s.low + group.value.low);
   }
   CROSSENT_INLINE void join(const TileSum& other) {
     const Pair<Vec<double>> s = two_sum(sum, other.sum);
@@ -180,13 +244,13 @@ struct TileSum<double> {
 };
 
 // The terms of classes c, c + L, c + 2 * L and c + 3 * L of a tile, added.
-template <int N, class T, class Term>
-CROSSENT_INLINE Terms<T, N> tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, Term&& term) {
+template <class T, class Term>
+CROSSENT_INLINE auto tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, Term&& term) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  Terms<T, N> group = term(c);
+  auto group = term(c);
   if (c + lanes < classes) group = group + term(c + lanes);
   if (c + 2 * lanes < classes) {
-    Terms<T, N> second = term(c + 2 * lanes);
+    auto second = term(c + 2 * lanes);
     if (c + 3 * lanes < classes) second = second + term(c + 3 * lanes);
     group = group + second;
   }
@@ -194,8 +258,8 @@ CROSSENT_INLINE Terms<T, N> tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, T
 }
 
 // The sum of a tile's lanes, of which there are `used`.
-template <class T>
-CROSSENT_INLINE TileSum<T> joined(TileSum<T>* lane, ptrdiff_t used) {
+template <class Sum>
+CROSSENT_INLINE Sum joined(Sum* lane, ptrdiff_t used) {
   for (ptrdiff_t step = 4; step > 0; step /= 2) {
     for (ptrdiff_t j = 0; j < step && j + step < used; ++j) lane[j].join(lane[j + step]);
   }
@@ -206,29 +270,33 @@ struct NothingElse {
   CROSSENT_INLINE void operator()(ptrdiff_t) const {}
 };
 
-// The same sums for a tile: term(c) gives the N terms of class c of all rows; totals[s] the sums of the rows. Now and then
+// The same sums for a tile: term(c) gives the terms of class c of all rows, `total` becomes the sums of the rows. Now and then
 // meanwhile(computed) is called, with how many classes came since the last time.
-template <int N, class T, class Term, class Meanwhile = NothingElse>
-CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
+template <class T, class TileSums, class Term, class Meanwhile = NothingElse>
+CROSSENT_INLINE void sum_terms_of_tile(TileSums& total, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   const ptrdiff_t used = classes < 8 ? classes : 8;
-  TileSum<T> lane[N][8];
+  TileSums lane[8];
   for (ptrdiff_t first = 0; first < classes; first += 4 * lanes) {
     for (ptrdiff_t j = 0; j < used && first + j < classes; ++j) {
       const ptrdiff_t c = first + j;
-      Terms<T, N> group = tile_group_of_four<N, T>(c, classes, term);
-      if (lanes > 8 && c + 8 < classes) group = group + tile_group_of_four<N, T>(c + 8, classes, term);
-      for (int s = 0; s < N; ++s) {
-        if (first == 0) {
-          lane[s][j].set(group.term[s]);
-        } else {
-          lane[s][j].add(group.term[s]);
-        }
+      auto group = tile_group_of_four<T>(c, classes, term);
+      if (lanes > 8 && c + 8 < classes) group = group + tile_group_of_four<T>(c + 8, classes, term);
+      if (first == 0) {
+        lane[j].set(group);
+      } else {
+        lane[j].add(group);
       }
       meanwhile(between(1, (classes - c + 7) / 8, 4 * lanes / 8));
     }
   }
-  for (int s = 0; s < N; ++s) totals[s] = joined(lane[s], used);
+  total = joined(lane, used);
+}
+template <int N, class T, class Term, class Meanwhile = NothingElse>
+CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
+  Sums<TileSum<T>, N> sums;
+  sum_terms_of_tile<T>(sums, classes, term, meanwhile);
+  for (int s = 0; s < N; ++s) totals[s] = sums.of[s];
 }
 
 // The same for a tile of at most kShortTile classes, padded to so many with classes whose term is 0: no loop, no sums in

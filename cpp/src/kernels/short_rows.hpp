@@ -95,11 +95,12 @@ struct ShortRows {
   // The sum over row r of all classes but the maxima, which are counted. Without a branch on where they are: in short rows it
   // would often be mispredicted.
   template <bool kKeep>
-  CROSSENT_INLINE void sum_row_of(ptrdiff_t r, T max, const Exponential<T>& exponential, LaneSum<T>& sum, double& ties) const {
+  CROSSENT_INLINE void sum_row_of(ptrdiff_t r, T max, const Exponential<T>& exponential, Sums<LaneSum<T>, 1>& sum,
+                                  double& ties) const {
     const T* x = logits[r];
     const Vec<T> m = splat(max);
     ptrdiff_t others = 0;
-    sum_row<1>(&sum, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+    sum_row<1, T>(sum, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
       __builtin_prefetch(ahead[r] + i * (ptrdiff_t)sizeof(T));
       __builtin_prefetch(soon[r] + i * (ptrdiff_t)sizeof(T), 1);
       const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
@@ -122,11 +123,11 @@ struct ShortRows {
     store(lowest, of_rows.lowest);
     LaneSums sums;
     for (ptrdiff_t r = 0; r < kRows; ++r) {
-      LaneSum<T> sum;
+      Sums<LaneSum<T>, 1> sum;
       sum.clear();
       ties[r] = 1;
       if (has(r)) sum_row_of<kKeep>(r, max[r], Exponential<T>(splat(minus_origin[r]), splat(lowest[r])), sum, ties[r]);
-      sums.set(r, sum);
+      sums.set(r, sum.of[0]);
     }
     sums.total().write(total, total_low);
     return true;

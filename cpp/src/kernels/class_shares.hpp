@@ -192,11 +192,18 @@ struct ClassShares {
   template <class Rows, bool kPlain>
   CROSSENT_INLINE auto gradient(Rows rows, const typename Scale<T>::template Scaled<kPlain>& scaled) const {
     const Vec<T> e_low = rows(factor_low), all = rows(spread), all_low = rows(spread_low);
-    const auto difference = [=](Vec<T> e, Vec<T> minus_share)
-                                CROSSENT_LAMBDA { return fma(kPlain ? e : e * scaled.before, scaled.high, minus_share); };
+    // e * high + addend(e); of exponentials so small that the product with a low part would be subnormal, and slow, that part
+    // is left out.
+    const Vec<T> limit = scaled.subnormal * splat((T)(sizeof(T) == 4 ? 0x1p26 : 0x1p54)), none = zero<T>();
+    const auto difference = [=](Vec<T> e, auto&& addend) CROSSENT_LAMBDA {
+      if (__builtin_expect(any_less(e, limit), 0)) return scaled.of_tiny(e, addend(select(e < limit, none, e)));
+      return scaled.sum(e, addend(e));
+    };
     if constexpr (!kOfProbabilities) {
-      return [=](Vec<T> e, const Given& given)
-                 CROSSENT_LAMBDA { return difference(e, fma(given.weight, all, fma(given.weight, all_low, e * e_low))); };
+      return [=](Vec<T> e, const Given& given) CROSSENT_LAMBDA {
+        const Vec<T> w = given.weight, low = w * all_low;
+        return difference(e, [&](Vec<T> x) CROSSENT_LAMBDA { return fma(w, all, fma(x, e_low, low)); });
+      };
     } else {
       const Vec<T> own = rows(keep), own_low = rows(keep_low);
       const Vec<T> sum = rows(total), sum_low = rows(total_low), rest = rows(others), top = rows(confident);
@@ -205,8 +212,11 @@ struct ClassShares {
         const Vec<T> share = fma(wq, own, kWeighted ? w * all : all);
         const Vec<T> share_low = fma(wq, own_low, kWeighted ? w * all_low : all_low);
         const Vec<T> near_one = (sum + share) + ((share_low + sum_low) - rest);
-        const Vec<T> low = fma(e, e_low, share_low), others = kWeighted ? fma(w, all, low) : all + low;
-        return select(e > top, near_one, difference(e, fma(wq, own, others)));
+        const Vec<T> ordinary = difference(e, [&](Vec<T> x) CROSSENT_LAMBDA {
+          const Vec<T> low = fma(x, e_low, share_low);
+          return fma(wq, own, kWeighted ? fma(w, all, low) : all + low);
+        });
+        return select(e > top, near_one, ordinary);
       };
     }
   }

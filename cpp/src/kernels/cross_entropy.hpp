@@ -292,7 +292,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
       this->write_loss(t, this->first_row, lane, count);
       if constexpr (kGradient) this->prepare_gradient(t, statistics, lane);
     }
-    if constexpr (kGradient && !kClassTerms) this->scale.find_subnormal(lanes);
+    if constexpr (kGradient) this->scale.find_subnormal(lanes);
     for (ptrdiff_t lane = 0; skips && lane < count; ++lane) {
       if (!live(lane)) run.result[this->first_row + lane] = 0;
     }

@@ -56,8 +56,8 @@ struct alignas(kVectorBytes) Scale {
     }
   }
 
-  // To be called when all are set, if exponentials are to be multiplied without an addend. In type T: a division of float64
-  // would be a tenth of the time that softmax takes for 10 classes.
+  // To be called when all are set. In type T: a division of float64 would be a tenth of the time that softmax takes for 10
+  // classes.
   CROSSENT_INLINE void find_subnormal(ptrdiff_t lanes) {
     const Vec<T> none = zero<T>();
     for (ptrdiff_t lane = 0; lane < lanes; lane += Vec<T>::kLanes) {
@@ -67,7 +67,7 @@ struct alignas(kVectorBytes) Scale {
     }
   }
 
-  // factor * p of an exponential, and the same plus an addend.
+  // factor * p of an exponential.
   template <bool kPlain>
   struct Scaled {
     Vec<T> before, high, low, subnormal;
@@ -83,9 +83,17 @@ struct alignas(kVectorBytes) Scale {
       const Vec<T> unbiased = kPlain ? e : e * before;
       return sizeof(T) == 8 ? fma(unbiased, high, unbiased * low) : unbiased * high;
     }
-    CROSSENT_INLINE Vec<T> operator()(Vec<T> e, Vec<T> addend) const {
-      const Vec<T> unbiased = kPlain ? e : e * before;
-      return sizeof(T) == 8 ? fma(unbiased, high, fma(unbiased, low, addend)) : fma(unbiased, high, addend);
+    // factor * p + addend with the factor's high part alone.
+    CROSSENT_INLINE Vec<T> sum(Vec<T> e, Vec<T> addend) const { return fma(kPlain ? e : e * before, high, addend); }
+    // The same where some products are subnormal: nothing beside any but the smallest addends, and made apart beside 0.
+    CROSSENT_INLINE Vec<T> of_tiny(Vec<T> e, Vec<T> addend) const {
+      const Vec<T> none = zero<T>(), magnitude = max_or_second(addend, none - addend);
+      const Mask<T> is_subnormal = e < subnormal;
+      const Mask<T> is_near =
+          is_subnormal & (magnitude > none) & (magnitude < splat((T)(sizeof(T) == 4 ? 0x1p-100 : 0x1p-960)));
+      if (lane_bits(is_near) != 0) return sum(e, addend);
+      const Vec<T> ordinary = sum(select(is_subnormal, none, e), addend);
+      return select(is_subnormal & (addend == none), multiples_of_smallest(e, high), ordinary);
     }
   };
   template <bool kPlain, class Rows>

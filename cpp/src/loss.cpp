@@ -215,7 +215,7 @@ double LossProblem::gradient_factor(double upstream) const {
 double LossProblem::reduce(const ExactSum& sum) const {
   if (options_->reduction == Reduction::sum) return sum.value();
   // Smoothing gives samples of weight 0 a loss: without a weight left to divide by, the mean is NaN all the same.
-  return divisor_ == 0 ? static_cast<double>(__builtin_nan("")) : sum.value() / divisor_;
+  return divisor_ == 0 ? static_cast<double>(__builtin_nan("")) : sum.quotient(divisor_);
 }
 
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {

@@ -209,6 +209,14 @@ def test_reductions(reduction, dtype):
     assert_ulps(out, gradient, limit("mixed gradient", accumulator(dtype)) + 1, scale)
 
 
+@pytest.mark.parametrize("count", [2, 1000])
+def test_mean_is_finite_where_the_sum_of_float64_divergences_is_beyond_the_largest_number(count):
+    p, q = np.tile([-1e308, 0], (count, 1)), np.tile([0, -1.7e308], (count, 1))
+    assert crossent.kl_divergence(p, q, reduction="sum") == INF
+    for mean in (crossent.kl_divergence(p, q), crossent.kl_divergence_value_and_grad(p, q)[0]):
+        assert_ulps(mean, np.float64(1.7e308), 1)
+
+
 @pytest.mark.no_kernel
 def test_the_mean_of_no_rows_is_nan(dtype):
     p = np.zeros((0, 3), dtype)

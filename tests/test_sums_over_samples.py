@@ -158,6 +158,27 @@ def test_terms_of_very_different_size_are_added_exactly(reduction):
             assert loss == exact, (threads, loss, exact)
 
 
+@pytest.mark.parametrize("weight", [None, [0.25, 1]])
+@pytest.mark.parametrize("count", [1, 2, 3, 1000])
+def test_mean_is_finite_where_the_sum_of_float64_losses_is_beyond_the_largest_number(count, weight):
+    losses = np.linspace(1.5e308, 1.7e308, count)
+    logits, target = np.stack([-losses, np.zeros(count)], axis=-1), np.zeros(count, int)
+    exact = exact_sum(losses) / count
+    exact_weighted = exact_sum(losses) * Fraction(1 if weight is None else weight[0])
+    is_beyond = exact_weighted > Fraction(float(np.finfo(FLOAT64).max))
+    losses_of = {
+        "cross_entropy": lambda sign, reduction: sign * reduced(logits, target, reduction, weight=weight),
+        "nll_loss": lambda sign, reduction: crossent.nll_loss(
+            sign * logits, target, reduction=reduction, weight=weight
+        ),
+    }
+    for name, loss in losses_of.items():
+        for sign in (1, -1):
+            assert_to_1_float64_ulp(loss(sign, "mean"), sign * exact, f"{name} of sign {sign}")
+            total = loss(sign, "sum")
+            assert total == sign * np.inf if is_beyond else np.isfinite(total), f"{name} of sign {sign}: {total}"
+
+
 def test_reduced_losses_have_the_dtype_of_losses(dtype):
     logits, target = ordinary(10, dtype)
     for reduction in REDUCTIONS:

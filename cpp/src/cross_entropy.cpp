@@ -154,7 +154,10 @@ class CrossEntropyCall {
     const std::ptrdiff_t first = block * feeder.block_rows();
     const std::ptrdiff_t count = std::min(feeder.block_rows(), space_.rows() - first);
     const bool skips = problem_.has_indices() && problem_.has_ignored();
-    if (wanted_.out && upstream_ >= 0) read_rows(space_, upstream_, first, count, numbers.gradient_scale);
+    if (wanted_.out && upstream_ >= 0) {
+      read_rows(space_, upstream_, first, count, numbers.gradient_scale);
+      problem_.apply_unit(numbers.gradient_scale, count);
+    }
     const std::int64_t* target = numbers.target;
     if (problem_.has_indices()) {
       problem_.read_targets(space_, target_, first, count, numbers.target);
@@ -177,7 +180,10 @@ class CrossEntropyCall {
       kernel(run);
     });
     if (sums()) add_block(sum, kernels_, numbers.loss, count);
-    if (writes_each()) write_rows(space_, losses_, first, count, numbers.loss);
+    if (writes_each()) {
+      problem_.apply_unit(numbers.loss, count);
+      write_rows(space_, losses_, first, count, numbers.loss);
+    }
   }
 
   const LossProblem& problem_;

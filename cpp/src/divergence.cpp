@@ -72,7 +72,7 @@ class DivergenceCall {
     };
     const int threads = threads_for(2 * space_.rows() * space_.classes());
     if (!for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle)) return out_of_memory();
-    if (!each()) *result_.loss = is_mean() ? sum.value() / rows() : sum.value();
+    if (!each()) *result_.loss = is_mean() ? sum.quotient(rows()) : sum.value();
     return {};
   }
 

@@ -52,8 +52,8 @@ class ExactSum {
   }
   double special() const { return special_; }
 
-  // The sum, rounded to the nearest float64 (within one part in 2**63 of a tie).
-  double value() const {
+  // The sum times 2**-scale_by, rounded to the nearest float64 (within one part in 2**63 of a tie).
+  double value(int scale_by = 0) const {
     if (special_ != 0) return special_;
     ExactSum normal = *this;
     normal.carry();
@@ -73,7 +73,7 @@ class ExactSum {
     std::uint64_t digits[3] = {};
     for (int i = 0; i < 3; ++i) digits[i] = top - i >= 0 ? static_cast<std::uint64_t>(normal.digit_[top - i]) : 0;
     std::uint64_t head = (digits[0] << 32) | digits[1];
-    int scale = (top - 1) * 32 - kOffset;
+    int scale = (top - 1) * 32 - kOffset - scale_by;
     if (head == 0 && digits[2] == 0) return 0;
     std::uint64_t tail = digits[2];
     while (!(head >> 63)) {
@@ -88,11 +88,19 @@ class ExactSum {
     return negative ? -result : result;
   }
 
+  // The sum over a positive divisor, also where only the sum is beyond the largest float64.
+  double quotient(double divisor) const {
+    const double sum = value();
+    if (special_ != 0 || std::isfinite(sum)) return sum / divisor;
+    return std::ldexp(value(kHeadroom) / divisor, kHeadroom);
+  }
+
   static constexpr int kOffset = 1074 + 64;  // the weight of digit 0 is 2**-kOffset
 
  private:
   static constexpr int kDigits = (1024 + kOffset) / 32 + 4;
   static constexpr int kCarryEvery = 1 << 29;
+  static constexpr int kHeadroom = 64;  // 2**64 float64 numbers are no more than 2**kHeadroom times the largest one
 
   void carry() {
     for (int i = 0; i + 1 < kDigits; ++i) {

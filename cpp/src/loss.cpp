@@ -2,6 +2,7 @@
 #include "loss.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "elements.hpp"
 #include "parallel.hpp"
@@ -37,7 +38,27 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
   for (std::ptrdiff_t c = 0; c < classes_; ++c) {
     weight_[static_cast<std::size_t>(c)] = read_floating(weight.dtype, p + c * weight.strides[0]);
   }
+  scale_weights();
   return {};
+}
+
+void LossProblem::scale_weights() {
+  double largest = 0, smallest = static_cast<double>(__builtin_inf());
+  for (const double weight : weight_) {
+    const double magnitude = std::fabs(weight);
+    if (!std::isfinite(weight)) return;
+    largest = std::max(largest, magnitude);
+    if (weight != 0) smallest = std::min(smallest, magnitude);
+  }
+  if (largest == 0 || (largest >= 0x1p-20 && largest <= 0x1p20)) return;
+  // Below 1/2 no product with the distance of two logits overflows. Where the unit does not cancel, the kernels hold upstream
+  // gradients times it in the compute type, which leaves those some room; and no weight may become subnormal in that type.
+  const bool is_double = compute_dtype(input_->dtype) == DType::float64;
+  const bool cancels = has_indices_ && options_->reduction == Reduction::mean;
+  int exponent = std::min(std::max(std::ilogb(largest) + 2, -1000), is_double || cancels ? 1000 : 120);
+  if (exponent > 0) exponent = std::max(std::min(exponent, std::ilogb(smallest) + (is_double ? 1022 : 126)), 0);
+  for (double& weight : weight_) weight = std::ldexp(weight, -exponent);
+  weight_exponent_ = exponent;
 }
 
 Status LossProblem::check_axis() {
@@ -208,14 +229,23 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
 }
 
 double LossProblem::gradient_factor(double upstream) const {
-  if (options_->reduction != Reduction::mean) return upstream;
-  return divisor_ == 0 ? 0 : upstream / divisor_;
+  if (options_->reduction == Reduction::mean) {
+    upstream = divisor_ == 0 ? 0 : upstream / divisor_;
+    if (has_indices_) return upstream;  // the divisor, a sum of weights, is in their unit
+  }
+  return weight_exponent_ == 0 ? upstream : std::ldexp(upstream, weight_exponent_);
+}
+
+void LossProblem::apply_unit(double* values, std::ptrdiff_t count) const {
+  if (weight_exponent_ == 0) return;
+  for (std::ptrdiff_t i = 0; i < count; ++i) values[i] = std::ldexp(values[i], weight_exponent_);
 }
 
 double LossProblem::reduce(const ExactSum& sum) const {
-  if (options_->reduction == Reduction::sum) return sum.value();
+  if (options_->reduction == Reduction::sum) return sum.value(-weight_exponent_);
   // Smoothing gives samples of weight 0 a loss: without a weight left to divide by, the mean is NaN all the same.
-  return divisor_ == 0 ? static_cast<double>(__builtin_nan("")) : sum.value() / divisor_;
+  if (divisor_ == 0) return static_cast<double>(__builtin_nan(""));
+  return std::ldexp(sum.quotient(divisor_), has_indices_ ? 0 : weight_exponent_);
 }
 
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {

@@ -25,13 +25,15 @@ class LossProblem {
   // another thread has changed them. Only for index targets.
   void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
                     std::int64_t* classes) const;
-  // weight[target] of each; 0 for ignored samples.
+  // weight[target] of each, in the unit of weight(); 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
   Status scan_targets(const RowSpace& space, int operand, const KernelTable& kernels);
 
   // What a row's gradient is multiplied by, but for a per-sample upstream gradient.
   double gradient_factor(double upstream) const;
+  // Multiplies losses of weight(), or upstream gradients of samples, by the unit of weight().
+  void apply_unit(double* values, std::ptrdiff_t count) const;
   double reduce(const ExactSum& sum) const;
 
   const ConstArray& input() const { return *input_; }
@@ -43,12 +45,14 @@ class LossProblem {
   bool has_ignored() const { return has_ignored_; }
   bool has_indices() const { return has_indices_; }
   bool has_weight() const { return !weight_.empty(); }
+  // In a unit, a power of two, that keeps very large and very small weights and what is made of them within range.
   const std::vector<double>& weight() const { return weight_; }
   double smoothing() const { return options_->label_smoothing; }
 
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
+  void scale_weights();
   bool copy_targets(const std::int64_t* target, std::ptrdiff_t count, std::int64_t* classes) const;
   IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
@@ -63,6 +67,7 @@ class LossProblem {
   int row_ndim_ = 0;
   bool has_indices_ = true;
   std::vector<double> weight_;
+  int weight_exponent_ = 0;  // their unit is 2 to this power
   double divisor_ = 1;
   bool has_ignored_ = false;
 };

@@ -57,6 +57,7 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
       done += run;
     }
     if (each) {
+      problem.apply_unit(loss, count);
       write_rows(space, losses, first, count, loss);
     } else {
       add_block(sum, *kernels, loss, count);

@@ -22,6 +22,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/elements.hpp"
 #include "kernels/tile.hpp"
 #include "kernels/statistics.hpp"
+#include "kernels/row_group.hpp"
 #include "kernels/short_rows.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/softmax.hpp"

@@ -25,7 +25,8 @@ constexpr ptrdiff_t kTransposedRow = 192;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line; and up to rows of which as many as a vector has lanes are too much
 // for the first-level cache. Softmax on AVX-512, ns per element, transposed and together: 100 classes 0.42 and 0.50, 112 0.41
-// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 256, one by one and together: 0.35 and 0.32.
+// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 256, one by one and together: 0.35 and 0.32. The limit for any row holds for
+// float64 too, where longer ones are taken one by one.
 constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTogetherRow = 320;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;

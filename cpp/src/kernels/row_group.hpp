@@ -1,0 +1,28 @@
+// Rows that lie contiguous, a group of them: where each is read, kept and written. What row kernels are given.
+#pragma once
+
+template <class T>
+struct RowGroup {
+  const Run& run;
+  ptrdiff_t first, count;
+  T *buffer, *kept;  // three blocks, and room for a number an element
+  bool in_output;    // what is kept is kept where the results will be
+
+  CROSSENT_INLINE const char* row(const Operand& a, ptrdiff_t lane) const { return a.data + (first + lane) * a.row_stride; }
+  CROSSENT_INLINE RowInput<T> input(ptrdiff_t lane) const { return {row(run.input, lane), run.input.type, buffer}; }
+  CROSSENT_INLINE RowInput<T> second(ptrdiff_t lane) const {
+    return {row(run.second, lane), run.second.type, buffer + kBlock<T>};
+  }
+  CROSSENT_INLINE RowOutput<T> output(ptrdiff_t lane) const {
+    return {(char*)row(run.output, lane), run.output.type, buffer + 2 * kBlock<T>, run.stream};
+  }
+  CROSSENT_INLINE T* kept_of(ptrdiff_t lane) const {
+    return in_output ? (T*)row(run.output, lane) : kept + lane * padded<T>(run.classes);
+  }
+  // What comes after this group, and where the results of this one go (the next one's, where exponentials are kept there: they
+  // are written now).
+  CROSSENT_INLINE const char* ahead(ptrdiff_t lane) const { return row(run.input, lane + count); }
+  CROSSENT_INLINE const char* soon(ptrdiff_t lane) const {
+    return run.output.data && !run.stream ? row(run.output, in_output ? lane + 1 : lane) : ahead(lane);
+  }
+};

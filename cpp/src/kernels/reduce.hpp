@@ -14,10 +14,6 @@ struct FullLoad {
   CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
     store(p, a);
   }
-  template <class T>
-  CROSSENT_INLINE Vec<T> only(Vec<T> v) const {
-    return v;
-  }
 };
 struct PartialLoad {
   ptrdiff_t count;
@@ -28,13 +24,6 @@ struct PartialLoad {
   template <class T>
   CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
     store_partial(p, count, a);
-  }
-  // v in the row's lanes, 0 in those beyond it.
-  template <class T>
-  CROSSENT_INLINE Vec<T> only(Vec<T> v) const {
-    T lane[Vec<T>::kLanes];
-    store(lane, v);
-    return load_partial(lane, count, (T)0);
   }
 };
 

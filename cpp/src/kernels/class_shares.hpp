@@ -4,17 +4,6 @@
 // are multiplied by is a pair of numbers, made once a row.
 #pragma once
 
-// What rounding a * b leaves, by Dekker's method where there is no FMA.
-CROSSENT_INLINE Vec<double> upper_half(Vec<double> a) {
-  Vec<double> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = (NativeDouble)((NativeInt64)a.part[i] >> 27 << 27); });
-  return r;
-}
-CROSSENT_INLINE Vec<double> exact_product_error(Vec<double> a, Vec<double> b) {
-  if constexpr (kHasFma) return product_error(a, b);
-  const Vec<double> a_high = upper_half(a), a_low = a - a_high, b_high = upper_half(b), b_low = b - b_high;
-  return ((a_high * b_high - a * b) + a_high * b_low + a_low * b_high) + a_low * b_low;
-}
 // high + low, |high| >= |low|, with as much of it in the high part as fits; no low part where that is infinite.
 CROSSENT_INLINE Pair<Vec<double>> normalized(Vec<double> high, Vec<double> low) {
   const Vec<double> none = zero<double>(), sum = high + select(low - low == none, low, none), rest = low - (sum - high);

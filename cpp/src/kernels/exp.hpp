@@ -106,6 +106,24 @@ CROSSENT_SHARED double product_error(double a, double b) {
   return lane[0];
 }
 
+// The same without FMA too, by Dekker's method there.
+CROSSENT_INLINE Vec<double> upper_half(Vec<double> a) {
+  Vec<double> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = (NativeDouble)((NativeInt64)a.part[i] >> 27 << 27); });
+  return r;
+}
+CROSSENT_INLINE Vec<double> exact_product_error(Vec<double> a, Vec<double> b) {
+  if constexpr (kHasFma) return product_error(a, b);
+  const Vec<double> a_high = upper_half(a), a_low = a - a_high, b_high = upper_half(b), b_low = b - b_high;
+  return ((a_high * b_high - a * b) + a_high * b_low + a_low * b_high) + a_low * b_low;
+}
+// Of single numbers 0 where that overflows.
+CROSSENT_SHARED double exact_product_error(double a, double b) {
+  double lane[8];
+  store(lane, exact_product_error(splat(a), splat(b)));
+  return lane[0] == lane[0] ? lane[0] : 0;
+}
+
 // exp(a - b), about 2**-60 accurate where a - b is above the exponentials that fit float64, 0 below; for single numbers.
 CROSSENT_SHARED Pair<double> exp_pair(double a, double b) {
   using K = ExpConstants<double>;

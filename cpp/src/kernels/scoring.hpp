@@ -30,14 +30,6 @@ struct MaxAndLogSum : FromStatistics<T, false> {
   }
 };
 
-// What rounding the product a * b leaves, without FMA too (Dekker); 0 where that overflows.
-CROSSENT_SHARED double exact_product_error(double a, double b) {
-  constexpr double splitter = 0x1p27 + 1;
-  const double a_high = a * splitter - (a * splitter - a), a_low = a - a_high;
-  const double b_high = b * splitter - (b * splitter - b), b_low = b - b_high;
-  const double error = ((a_high * b_high - a * b) + a_high * b_low + a_low * b_high) + a_low * b_low;
-  return error == error ? error : 0;
-}
 CROSSENT_SHARED Pair<double> pair_product(Pair<double> a, Pair<double> b) {
   return {a.high * b.high, a.low * b.high + a.high * b.low + exact_product_error(a.high, b.high)};
 }

@@ -164,13 +164,14 @@ struct DivergenceSum {
     q_ties += sum_of_lanes(q_at_max);
   }
 
-  CROSSENT_SHARED void add_terms(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima, bool careful) {
+  CROSSENT_SHARED void add_terms(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima, const ReadAhead* ahead,
+                                 bool careful) {
     const Vec<T> p_top = splat(p_max), q_top = splat(q_max);
     const Tempering<T> t = tempering;
     LaneSum<T> sums[3] = {lanes[0], lanes[1], lanes[2]};
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      prefetch_lines(p + n + i);
-      prefetch_lines(q + n + i);
+      ahead[0].fetch(i);
+      ahead[1].fetch(i);
       const ptrdiff_t count = n - i < kGroupElements<T> ? n - i : kGroupElements<T>;
       const bool special =
           careful || count < kGroupElements<T> || maxima[0].group_holds(i, p_top) || maxima[1].group_holds(i, q_top);
@@ -186,12 +187,12 @@ struct DivergenceSum {
     }
     for (int k = 0; k < 3; ++k) lanes[k] = sums[k];
   }
-  CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima) {
+  CROSSENT_SHARED void add_block(const T* p, const T* q, ptrdiff_t n, const BlockMaxima<T>* maxima, const ReadAhead* ahead) {
     const DivergenceSum before = *this;
-    add_terms(p, q, n, maxima, shrunk);
+    add_terms(p, q, n, maxima, ahead, shrunk);
     if (shrunk || is_finite(lanes[2].total().high)) return;
     *this = before;
-    add_terms(p, q, n, maxima, true);
+    add_terms(p, q, n, maxima, ahead, true);
   }
 };
 
@@ -220,12 +221,12 @@ struct DivergenceTerms {
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
   CROSSENT_INLINE Pair<double> inverse() const { return {run.inverse_temperature, run.inverse_temperature_low}; }
 
-  CROSSENT_SHARED void read_block(DivergenceSum<T>& row, const T* p, const T* q, ptrdiff_t n) const {
+  CROSSENT_SHARED void read_block(DivergenceSum<T>& row, const T* p, const T* q, ptrdiff_t n, const ReadAhead* ahead) const {
     BlockMaxima<T> maxima[2];
     maxima[0].find(p, n);
     maxima[1].find(q, n);
     row.grow_to(maxima[0].largest, maxima[1].largest);
-    row.add_block(p, q, n, maxima);
+    row.add_block(p, q, n, maxima, ahead);
   }
   CROSSENT_SHARED void end_row(const DivergenceSum<T>& row, ptrdiff_t lane) {
     const Pair<double> moments = row.total(2);
@@ -259,7 +260,8 @@ struct DivergenceTerms {
     const ptrdiff_t classes = rows.run.classes;
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
-      read_block(row, p.block(first, n), q.block(first, n), n);
+      const ReadAhead ahead[2] = {p.ahead(first + kBlock<T>), q.ahead(first + kBlock<T>)};
+      read_block(row, p.block(first, n), q.block(first, n), n, ahead);
     }
   }
 

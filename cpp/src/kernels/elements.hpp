@@ -105,6 +105,23 @@ CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
   }
 }
 
+// What will be read next, fetched while there is something to compute; and a little more into the second-level cache, whence
+// the processor's own prefetchers go on (logsumexp of 1024 x 50257 floats from memory: 0.38 -> 0.31 ns per element).
+constexpr ptrdiff_t kMoreBytes = 1024;
+struct ReadAhead {
+  const char* data;
+  ptrdiff_t element;  // bytes
+
+  // Four vectors from element i on.
+  CROSSENT_INLINE void fetch(ptrdiff_t i) const {
+    for (int line = 0; line < 4; ++line) {
+      const char* p = data + i * element + line * kVectorBytes;
+      __builtin_prefetch(p);
+      __builtin_prefetch(p + kMoreBytes, 0, 2);
+    }
+  }
+};
+
 // A contiguous row: block() gives n elements from `first` on, in place or converted into `buffer`.
 template <class T>
 struct RowInput {
@@ -121,6 +138,8 @@ struct RowInput {
     }
     return (const T*)data + first;
   }
+  // From element `first` on, which may be beyond the row.
+  CROSSENT_INLINE ReadAhead ahead(ptrdiff_t first) const { return {data + first * element_size(type), element_size(type)}; }
 };
 
 // A contiguous row to write: elements go to block(first), then written() is told.

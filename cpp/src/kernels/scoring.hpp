@@ -44,12 +44,6 @@ CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
   return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
 }
 
-// Brings into the cache what lies where a group of vectors will be read next.
-template <class T>
-CROSSENT_INLINE void prefetch_lines(const T* p) {
-  for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)p + line * kVectorBytes);
-}
-
 // sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
 // m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
 // factor is exact to twice the precision. All sums are biased as the exponentials are.
@@ -99,7 +93,7 @@ struct MomentSum {
     ties += sum_of_lanes(at_max);
   }
 
-  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima) {
+  CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, ReadAhead ahead) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_exact;
     const Exponential<T> exponential(splat(ordinary ? max : (T)0));
@@ -119,7 +113,7 @@ struct MomentSum {
     };
     LaneSum<T> sums[2] = {lanes[0], lanes[1]};
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      prefetch_lines(x + n + i);
+      ahead.fetch(i);
       const ptrdiff_t end = n - i < kGroupElements<T> ? n : i + kGroupElements<T>;
       Terms<T, 2> group;
       if (__builtin_expect(!ordinary, 0)) {
@@ -213,12 +207,13 @@ struct Scores {
     BlockMaxima<T> maxima;
     int64_t argmax = 0, rank = 0;
   };
-  CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n) const {
+  CROSSENT_SHARED void read_block(Reading& row, ptrdiff_t lane, const T* x, ptrdiff_t first, ptrdiff_t n,
+                                  ReadAhead ahead) const {
     row.maxima.find(x, n);
     const T largest = row.maxima.largest;
     if (largest > row.sums.max) row.argmax = first + find_largest(x, n, row.maxima);
     row.sums.grow_to(largest);
-    row.sums.add_block(x, n, row.maxima);
+    row.sums.add_block(x, n, row.maxima, ahead);
     if (run.top_k > 0 && largest > least<T>(top(lane), run.top_k)) {
       collect_top(x, n, first, row.maxima, top(lane), run.top_k);
     }
@@ -253,7 +248,7 @@ struct Scores {
     row.sums.clear();
     for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
       const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
-      read_block(row, lane, x.block(first, n), first, n);
+      read_block(row, lane, x.block(first, n), first, n, x.ahead(first + kBlock<T>));
     }
     end_row(row, lane);
     const auto at = [&](ptrdiff_t i)

@@ -58,6 +58,7 @@ struct alignas(kVectorBytes) BlockMaxima {
     T* group_max = of_group;
     ptrdiff_t i = 0;
     for (; i + kGroupElements<T> <= n; i += kGroupElements<T>, group_max += lanes) {
+      for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)(x + i) + kMoreBytes + line * kVectorBytes);
       const Vec<T> a = max_or_second(load(x + i), load(x + i + lanes));
       const Vec<T> b = max_or_second(load(x + i + 2 * lanes), load(x + i + 3 * lanes));
       const Vec<T> group = max_or_second(a, b);
@@ -105,25 +106,27 @@ struct RowSum {
     ties = 0;
   }
 
-  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
+  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
+                                 const char* soon) {
     if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_exact)) {
       add_block_of_any(x, n, maxima, kept);
     } else if (kept) {
-      add_exponentials<true, false>(x, n, maxima, kept, soon);
+      add_exponentials<true, false>(x, n, maxima, kept, ahead, soon);
     } else {
-      add_exponentials<false, false>(x, n, maxima, nullptr, soon);
+      add_exponentials<false, false>(x, n, maxima, nullptr, ahead, soon);
     }
   }
   // Rare, so that it does without a loop of its own that keeps nothing.
   CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
     T unused[kBlock<T> + Vec<T>::kLanes];
-    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, (const char*)x);
+    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, {(const char*)x, sizeof(T)}, (const char*)x);
   }
 
   // kAny: for references beyond ExpConstants::largest_exact. `soon`: where the results of these elements will be written,
   // brought into the cache meanwhile.
   template <bool kKeep, bool kAny>
-  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, const char* soon) {
+  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
+                                        const char* soon) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const Exponential<T> exponential(splat(reference));
     const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v, auto load) CROSSENT_LAMBDA {
@@ -144,10 +147,8 @@ struct RowSum {
     LaneSum<T> sum = lanes;
     ptrdiff_t i = 0;
     for (; i + kGroupElements<T> <= n; i += kGroupElements<T>) {
-      for (int line = 0; line < 4; ++line) {
-        __builtin_prefetch((const char*)(x + n + i) + line * kVectorBytes);
-        __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
-      }
+      ahead.fetch(i);
+      for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
       if (__builtin_expect(maxima.group_holds(i, m), 0)) {
         sum.add(last_group<1, T>(i, i + kGroupElements<T>, term_without_max).term[0]);
       } else {
@@ -206,7 +207,7 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
     row.grow_to(maxima.largest);
     each_block(first, n, block, row.max);
     const char* soon = out ? out + first * sizeof(T) : (const char*)block;
-    row.add_block(block, n, maxima, kept ? kept + first : nullptr, soon);
+    row.add_block(block, n, maxima, kept ? kept + first : nullptr, x.ahead(first + kBlock<T>), soon);
   }
   row.write(group, lane, kept != nullptr);
 }

@@ -284,3 +284,31 @@ def test_many_columns_have_the_bits_of_rows(columns, offset):
     assert_same_bits(losses, loss)
     assert_same_bits(np.ascontiguousarray(out.T), gradient)
     assert_same_bits(crossent.softmax(placed, 0, out=placed), expected["softmax"], "in place")
+
+
+def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(wider_dtype):
+    """Arrays of more than 32 MB with rows of more than 64 KB are written past the caches, but into new memory they are not."""
+    few, classes = 5, 16411
+    repeats = -(-(2**25) // (few * classes * wider_dtype.itemsize)) + 1
+    x, target = normal((few, classes), wider_dtype), np.array([0, 3, 9999, classes - 1, -100])
+    many, targets = np.tile(x, (repeats, 1)), np.tile(target, repeats)
+    large_out = np.empty_like(many)
+
+    def results(logits, labels):
+        def gradient(out, **options):
+            return crossent.cross_entropy_value_and_grad(logits, labels, reduction="sum", out=out, **options)[1]
+
+        yield "softmax", lambda out: crossent.softmax(logits, out=out)
+        yield "log_softmax", lambda out: crossent.log_softmax(logits, out=out)
+        yield "gradient", gradient
+        yield "smooth gradient", lambda out: gradient(out, label_smoothing=0.1)
+        yield "softmax_backward", lambda out: crossent.softmax_backward(logits, logits, out=out)
+        yield (
+            "divergence",
+            lambda out: crossent.kl_divergence_value_and_grad(logits, logits[::-1], reduction="sum", out=out)[1],
+        )
+
+    for (name, small), (_, large) in zip(results(x, target), results(many, targets), strict=True):
+        bits = small(None).view(f"u{wider_dtype.itemsize}")
+        for place, result in (("new memory", large(None)), ("out", large(large_out))):
+            assert (result.view(bits.dtype).reshape(repeats, few, classes) == bits).all(), f"{name} in {place}"

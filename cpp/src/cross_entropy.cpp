@@ -91,7 +91,10 @@ class CrossEntropyCall {
     } else {
       operands_.second = space_.add_class_shaped(target.data, target.dtype, target.strides);
     }
-    if (wanted.out) operands_.output = space_.add_class_shaped(wanted.out->data, wanted.out->dtype, wanted.out->strides);
+    if (wanted.out) {
+      operands_.output = space_.add_class_shaped(wanted.out->data, wanted.out->dtype, wanted.out->strides);
+      operands_.untouched = wanted.out->untouched;
+    }
     if (wanted.upstream && wanted.upstream->values.data) {
       const ConstArray& values = wanted.upstream->values;
       upstream_ = space_.add_row_shaped(values.data, values.dtype, values.strides);

@@ -38,7 +38,10 @@ class DivergenceCall {
       : options_(options), result_(result), with_gradient_(out != nullptr), space_(p.ndim, p.shape, checked.axes) {
     operands_.input = space_.add_class_shaped(p.data, p.dtype, p.strides);
     operands_.second = space_.add_class_shaped(q.data, q.dtype, q.strides);
-    if (out) operands_.output = space_.add_class_shaped(out->data, out->dtype, out->strides);
+    if (out) {
+      operands_.output = space_.add_class_shaped(out->data, out->dtype, out->strides);
+      operands_.untouched = out->untouched;
+    }
     if (each()) losses_ = space_.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides);
   }
 

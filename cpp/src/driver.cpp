@@ -90,11 +90,14 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     second_dtype_ = right_dtype ? given : wanted;
   }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
-  // Results of 16 bits are converted from the cache.
+  // Results of 16 bits are converted from the cache. Pages that were just allocated are cleared when they are first written to,
+  // which leaves them in a cache (1024 x 50257 into new memory: 1.55 ns per element past the caches, 1.15 through them; columns
+  // gain nothing).
   if (direct_ && operands.output >= 0 && item_size(space.dtype(operands.output)) > 2) {
     const std::ptrdiff_t row_bytes = classes * item_size(space.dtype(operands.output));
     const std::ptrdiff_t bytes = space.rows() * row_bytes;
-    stream_ = contiguous ? row_bytes >= kStreamRowBytes && bytes >= kStreamBytes : bytes >= kStreamColumnsBytes;
+    const bool stream_rows = row_bytes >= kStreamRowBytes && bytes >= kStreamBytes && !operands.untouched;
+    stream_ = contiguous ? stream_rows : bytes >= kStreamColumnsBytes;
   }
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
   const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;

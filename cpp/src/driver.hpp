@@ -33,6 +33,7 @@ struct KernelOperands {
   int input = 0;
   int second = -1;
   int output = -1;
+  bool untouched = false;  // the output's memory was just allocated
 };
 
 // Feeds blocks of rows to a kernel: as they lie where the kernel can take them, through scratch memory where not.

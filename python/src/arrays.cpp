@@ -90,7 +90,7 @@ ConstArray Argument::view() const {
 }
 
 Array Argument::mutable_view() const {
-  return {const_cast<void*>(array.data()), dtype, static_cast<int>(array.ndim()), array.shape(), array.strides()};
+  return {const_cast<void*>(array.data()), dtype, static_cast<int>(array.ndim()), array.shape(), array.strides(), untouched};
 }
 
 Argument floating(py::handle object, const char* name) {
@@ -138,7 +138,7 @@ Argument empty_like(const Argument& a) {
     strides[static_cast<std::size_t>(*d)] = stride;
     stride *= std::max<py::ssize_t>(shape[static_cast<std::size_t>(*d)], 1);
   }
-  return {py::array(a.array.dtype(), std::move(shape), std::move(strides)), a.dtype};
+  return {py::array(a.array.dtype(), std::move(shape), std::move(strides)), a.dtype, true};
 }
 
 Argument empty_without(const Argument& a, const bool* removed, bool keepdims, DType dtype) {

@@ -22,6 +22,7 @@ using crossent::Status;
 struct Argument {
   py::array array;
   DType dtype;
+  bool untouched = false;  // just allocated
 
   ConstArray view() const;
   Array mutable_view() const;

@@ -71,6 +71,9 @@ struct BasicArray {
   int ndim = 0;
   const std::ptrdiff_t* shape = nullptr;
   const std::ptrdiff_t* strides = nullptr;
+  // Of an array to write to: memory that was just allocated. The system clears a page when it is first written to, and long
+  // rows are then faster written through the caches than past them. No result depends on it.
+  bool untouched = false;
 
   std::ptrdiff_t size() const {
     std::ptrdiff_t n = 1;

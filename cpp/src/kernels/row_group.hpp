@@ -20,8 +20,8 @@ struct RowGroup {
     return in_output ? (T*)row(run.output, lane) : kept + lane * padded<T>(run.classes);
   }
   // What comes after this group, and where the results of this one go (the next one's, where exponentials are kept there: they
-  // are written now). Where there is nothing to write, short rows of the next group; of a long row, which is read ahead already,
-  // null (softmax of 1024 x 50257 floats, written past the caches: 0.63 -> 0.54 ns per element).
+  // are written now). Where there is nothing to write, short rows of the next group; of a long row, which is read ahead
+  // already, null (softmax of 1024 x 50257 floats, written past the caches: 0.63 -> 0.54 ns per element).
   CROSSENT_INLINE const char* ahead(ptrdiff_t lane) const { return row(run.input, lane + count); }
   CROSSENT_INLINE const char* soon(ptrdiff_t lane) const {
     if (run.output.data && !run.stream) return row(run.output, in_output ? lane + 1 : lane);

@@ -288,19 +288,19 @@ CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term
   for (int s = 0; s < N; ++s) totals[s] = sums.of[s];
 }
 
-// The same for a tile of at most kShortTile classes, padded to so many with classes whose term is 0: no loop, no sums in
-// memory.
+// The same for a tile of at most kMost classes, padded to so many with classes whose term is 0: no loop, no sums in memory.
+// Sums of nothing but padding are left out, which changes no bit.
 constexpr ptrdiff_t kShortTile = 16;
-template <class T, class Term>
+template <class T, ptrdiff_t kMost, class Term>
 CROSSENT_INLINE TileSum<T> sum_short_tile(Term&& term) {
   const auto lane = [&](ptrdiff_t c) CROSSENT_LAMBDA {
     TileSum<T> sum;
-    sum.set(term(c) + term(c + 8));
+    sum.set(c + 8 < kMost ? term(c) + term(c + 8) : term(c));
     return sum;
   };
   const auto pair = [&](ptrdiff_t c) CROSSENT_LAMBDA {
     TileSum<T> sum = lane(c);
-    sum.join(lane(c + 4));
+    if constexpr (kMost > 4) sum.join(lane(c + 4));
     return sum;
   };
   TileSum<T> even = pair(0), odd = pair(1);

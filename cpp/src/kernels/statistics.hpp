@@ -262,6 +262,24 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&
   }
 }
 
+// The sums over all classes but the maxima, of tiles of at most kMost classes, from their exponentials.
+template <ptrdiff_t kMost, class T>
+CROSSENT_INLINE void sum_kept_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
+    const TileSum<T> sum = sum_short_tile<T, kMost>([&](ptrdiff_t c) CROSSENT_LAMBDA {
+      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
+      at_max = select(is_max, at_max + one, at_max);
+      return select(is_max, none, load(kept + c * kTileRows<T>));
+    });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), at_max);
+  }
+}
+
 // The sums over all classes but the maxima, of tiles of at most kShortTile classes: first the exponentials of all tiles, so
 // that there is always something to compute. There is NaN in `logits` and 0 in `kept` for classes that are missing.
 template <class T>
@@ -275,19 +293,10 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
     }
     tiles.work_on_columns(tiles.classes);
   });
-  const Vec<T> one = splat((T)1), none = zero<T>();
-  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-    const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
-    const Vec<T> m = load(group.max + tiles.lane(t));
-    Vec<T> at_max = none;
-    const TileSum<T> sum = sum_short_tile<T>([&](ptrdiff_t c) CROSSENT_LAMBDA {
-      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
-      at_max = select(is_max, at_max + one, at_max);
-      return select(is_max, none, load(kept + c * kTileRows<T>));
-    });
-    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
-    store_as_double(group.ties + tiles.lane(t), at_max);
-  }
+  if (tiles.classes <= 4) return sum_kept_tiles<4>(tiles, group);
+  if (tiles.classes <= 8) return sum_kept_tiles<8>(tiles, group);
+  if (tiles.classes <= 12) return sum_kept_tiles<12>(tiles, group);
+  sum_kept_tiles<kShortTile>(tiles, group);
 }
 // Of longer tiles, the exponentials kept only where asked for.
 template <bool kKeep, class T>

@@ -240,6 +240,23 @@ def test_every_layout_gives_the_same_bits(shape, dtype):
         assert_rows_keep_their_bits(row_results(arranged), expected, layout)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 16, 67])
+def test_columns_that_are_gathered_have_the_bits_of_rows(rows, dtype):
+    """More than 4096 classes, the class axis first: whole blocks of rows and classes, and what is left of them."""
+    for classes in (4099, 4112):
+        x = normal((rows, classes), dtype)
+        columns = np.zeros((classes, rows + 3), dtype)[:, 1 : rows + 1]
+        columns[...] = x.T
+        out = np.zeros((classes, rows + 5), dtype)[:, 2 : rows + 2]
+        for name in ("softmax", "log_softmax"):
+            expected = getattr(crossent, name)(x)
+            getattr(crossent, name)(columns, 0, out=out)
+            assert_same_bits(np.ascontiguousarray(out.T), expected, f"{name} of {classes} classes")
+            beside = out.base[:, [0, 1, -3, -2, -1]]
+            assert (beside.astype(np.float32) == 0).all()
+        assert_same_bits(crossent.logsumexp(columns, 0), crossent.logsumexp(x), f"logsumexp of {classes} classes")
+
+
 def test_every_layout_of_targets_and_weights_gives_the_same_bits(dtype):
     x, (target, _) = normal((4, 6, 9), dtype), target_indices((4, 6), 9, "default")
     weight = normal(9, accumulator(dtype)) ** 2

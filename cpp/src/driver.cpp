@@ -11,8 +11,10 @@ namespace {
 
 const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", "bool",   "int8",  "int16",
                                    "int32",   "int64",   "uint8",   "uint16",   "uint32", "uint64"};
-// Gathered rows should stay in the second-level cache.
-constexpr std::ptrdiff_t kStageElements = 1 << 15;
+// Blocks are of so many elements, if rows are short.
+constexpr std::ptrdiff_t kBlockElements = 1 << 15;
+// Rows that are gathered together share the cache lines that one of them touches, and should stay in the second-level cache.
+constexpr std::ptrdiff_t kStageBytes = 1 << 20, kMostGathered = 64;
 // Rows of more classes than this are not gathered together: that would take tens of megabytes.
 constexpr std::ptrdiff_t kLongestGathered = 1 << 18;
 // An output from this size on is written past the caches if its rows are long (1024 x 50257 float32: 0.57 -> 0.48 ns per
@@ -100,19 +102,20 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     stream_ = contiguous ? stream_rows : bytes >= kStreamColumnsBytes;
   }
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
-  const std::ptrdiff_t wanted = (kStageElements / classes + 15) / 16 * 16;
+  const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16;
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
   block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, kMaxBlockRows);
   if (direct_ && !contiguous) block_rows_ = kMaxBlockRows;
   kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
   if (!direct_) {
-    // Sixteen rows share the cache lines that one of them touches; very long rows are gathered one by one all the same.
-    const std::ptrdiff_t together = classes > kLongestGathered ? 1 : std::clamp<std::ptrdiff_t>(wanted, least, block_rows_);
-    staged_rows_ = std::min(together, std::max<std::ptrdiff_t>(space.rows(), 1));
     std::ptrdiff_t item = operands.second >= 0 ? item_size(second_dtype_) : 0;
     for (int operand : {operands.input, operands.second, operands.output}) {
       if (operand >= 0) item = std::max(item, item_size(space.dtype(operand)));
     }
+    const std::ptrdiff_t fitting = kStageBytes / (classes * item) / 16 * 16, most = std::max(kMostGathered, block_rows_);
+    const std::ptrdiff_t together = classes > kLongestGathered ? 1 : std::clamp(fitting, least, most);
+    block_rows_ = std::max(block_rows_, together);
+    staged_rows_ = std::min(together, std::max<std::ptrdiff_t>(space.rows(), 1));
     stage_bytes_ = (static_cast<std::size_t>(staged_rows_ * classes * item) + 63) / 64 * 64;
   }
 }

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "elements.hpp"
+#include "transpose.hpp"
 
 namespace crossent {
 
@@ -144,29 +145,19 @@ bool RowSpace::contiguous(int operand) const {
          (classes_merged_.ndim == 1 && classes_merged_.stride[operand][0] == item_size(operand_[operand].dtype));
 }
 
+// Calls copy(rows, count, classes, position) for rectangles of elements: `count` rows with their strides, from element
+// `position` of contiguous memory on.
 template <class Copy>
-void RowSpace::for_each_element(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const {
-  const std::ptrdiff_t class_stride = classes_merged_.ndim ? classes_merged_.stride[operand][classes_merged_.ndim - 1] : 0;
+void RowSpace::for_each_rectangle(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const {
   const std::ptrdiff_t inner = classes_merged_.ndim ? classes_merged_.size[classes_merged_.ndim - 1] : 1;
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = run_length(first + done, count - done);
-    const Operand rows = rows_at(operand, first + done);
+    const Operand all = rows_at(operand, first + done);
     for (std::ptrdiff_t c = 0; c < classes_; c += inner) {
-      char* base = rows.data + classes_merged_.offset(operand, c);
-      // The smaller stride inside: neighbours in memory are read together.
-      if (std::abs(rows.row_stride) < std::abs(class_stride)) {
-        for (std::ptrdiff_t i = 0; i < inner; ++i) {
-          for (std::ptrdiff_t r = 0; r < run; ++r) {
-            copy(base + r * rows.row_stride + i * class_stride, (done + r) * classes_ + c + i);
-          }
-        }
-      } else {
-        for (std::ptrdiff_t r = 0; r < run; ++r) {
-          for (std::ptrdiff_t i = 0; i < inner; ++i) {
-            copy(base + r * rows.row_stride + i * class_stride, (done + r) * classes_ + c + i);
-          }
-        }
-      }
+      Operand rows = all;
+      rows.data += classes_merged_.offset(operand, c);
+      rows.class_stride = classes_merged_.ndim ? classes_merged_.stride[operand][classes_merged_.ndim - 1] : 0;
+      copy(rows, run, inner, done * classes_ + c);
     }
     done += run;
   }
@@ -181,24 +172,50 @@ void with_item_type(std::ptrdiff_t size, F f) {
   if (size == 2) f(std::uint16_t{});
 }
 
+// Calls copy(p, position) for each element; the smaller stride inside, so that neighbours in memory are touched together.
+template <class Copy>
+void for_each_element(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes, std::ptrdiff_t row_length, Copy copy) {
+  if (std::abs(rows.row_stride) < std::abs(rows.class_stride)) {
+    for (std::ptrdiff_t i = 0; i < classes; ++i) {
+      for (std::ptrdiff_t r = 0; r < count; ++r)
+        copy(rows.data + r * rows.row_stride + i * rows.class_stride, r * row_length + i);
+    }
+  } else {
+    for (std::ptrdiff_t r = 0; r < count; ++r) {
+      for (std::ptrdiff_t i = 0; i < classes; ++i)
+        copy(rows.data + r * rows.row_stride + i * rows.class_stride, r * row_length + i);
+    }
+  }
+}
+
 }  // namespace
 
-void RowSpace::gather(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* target) const {
-  with_item_type(item_size(operand_[operand].dtype), [&](auto item) {
-    using Item = decltype(item);
-    for_each_element(operand, first, count, [&](const char* p, std::ptrdiff_t position) {
-      write_element(target + position * static_cast<std::ptrdiff_t>(sizeof(Item)), read_element<Item>(p));
-    });
+template <bool kGather>
+void RowSpace::copy_rows(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* memory) const {
+  with_item_type(item_size(operand_[operand].dtype), [&](auto item_value) {
+    using Item = decltype(item_value);
+    constexpr std::ptrdiff_t item = sizeof(Item);
+    for_each_rectangle(operand, first, count,
+                       [&](const Operand& rows, std::ptrdiff_t run, std::ptrdiff_t classes, std::ptrdiff_t position) {
+                         char* target = memory + position * item;
+                         if (rows.row_stride == item && run > 1 && classes > 1) {
+                           transpose<Item, kGather>(rows.data, rows.class_stride, target, classes_ * item, run, classes);
+                           return;
+                         }
+                         for_each_element(rows, run, classes, classes_, [&](char* p, std::ptrdiff_t i) {
+                           char* q = target + i * item;
+                           std::memcpy(kGather ? q : p, kGather ? p : q, item);
+                         });
+                       });
   });
 }
 
+void RowSpace::gather(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* target) const {
+  copy_rows<true>(operand, first, count, target);
+}
+
 void RowSpace::scatter(int operand, std::ptrdiff_t first, std::ptrdiff_t count, const char* source) const {
-  with_item_type(item_size(operand_[operand].dtype), [&](auto item) {
-    using Item = decltype(item);
-    for_each_element(operand, first, count, [&](char* p, std::ptrdiff_t position) {
-      write_element(p, read_element<Item>(source + position * static_cast<std::ptrdiff_t>(sizeof(Item))));
-    });
-  });
+  copy_rows<false>(operand, first, count, const_cast<char*>(source));
 }
 
 }  // namespace crossent

@@ -64,7 +64,9 @@ class RowSpace {
   };
   int add(const void* data, DType dtype, const std::ptrdiff_t* strides, bool row_shaped);
   template <class Copy>
-  void for_each_element(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const;
+  void for_each_rectangle(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const;
+  template <bool kGather>
+  void copy_rows(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* memory) const;
 
   int ndim_;
   const std::ptrdiff_t* shape_;

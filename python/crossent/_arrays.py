@@ -50,7 +50,8 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, out: FloatArray | None = None) -> 
     gives an empty result.
 
     Each row gives the same bits whatever the other rows, the number of threads and the alignment. Extra memory per
-    thread: about 2 MiB at most, and up to 16 rows of the arrays where more than 4096 classes are not contiguous.
+    thread: about 2 MiB at most, and 1 MiB or 16 rows of each of the arrays where more than 4096 classes are not
+    contiguous.
 
     The function is ``torch.nn.functional.softmax`` and ``scipy.special.softmax``.
 

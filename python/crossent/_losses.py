@@ -217,9 +217,9 @@ def cross_entropy(
     A -inf logit is a class of probability 0: its loss is +inf if its target probability is positive, and otherwise it
     contributes exactly 0. A row that holds NaN or +inf, or only -inf, has loss NaN.
 
-    Sums over samples are accumulated in float64. Extra memory per thread: about 2 MiB at most, and up to 16 rows of the
-    arrays where more than 4096 classes are not contiguous; and for a call with `weight` or `label_smoothing` up to 16
-    bytes a class. No array of the logits' size is made.
+    Sums over samples are accumulated in float64. Extra memory per thread: about 2 MiB at most, and 1 MiB or 16 rows of
+    each of the arrays where more than 4096 classes are not contiguous; and for a call with `weight` or
+    `label_smoothing` up to 16 bytes a class. No array of the logits' size is made.
 
     The function is ``torch.nn.functional.cross_entropy``.
 

@@ -264,7 +264,7 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&
 
 // The sums over all classes but the maxima, of tiles of at most kMost classes, from their exponentials.
 template <ptrdiff_t kMost, class T>
-CROSSENT_INLINE void sum_kept_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+CROSSENT_SHARED void sum_kept_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
   const Vec<T> one = splat((T)1), none = zero<T>();
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;

@@ -3,6 +3,7 @@
 // same bits. Operators are generic vector code; what is not comes from the leaf.
 #pragma once
 
+#include "shuffles.hpp"
 #include "storage.hpp"
 
 #include CROSSENT_LEAF
@@ -34,22 +35,6 @@ struct NativeOf<double> {
   using mask = NativeInt64;
   using integer = int64_t;
 };
-
-// Lane i of the result is lane i ^ step.
-template <int step, class Native>
-CROSSENT_INLINE Native exchange(Native a) {
-  constexpr int lanes = sizeof(Native) / sizeof(a[0]);
-  if constexpr (lanes == 2) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step);
-  } else if constexpr (lanes == 4) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step);
-  } else if constexpr (lanes == 8) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step);
-  } else {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step,
-                                   8 ^ step, 9 ^ step, 10 ^ step, 11 ^ step, 12 ^ step, 13 ^ step, 14 ^ step, 15 ^ step);
-  }
-}
 
 // Unrolled by hand: a loop over the parts would be unrolled too late for gcc to keep the parts in registers.
 template <class F>

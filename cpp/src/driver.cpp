@@ -75,6 +75,18 @@ void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::pt
   }
 }
 
+namespace {
+
+// Left to the compiler, which vectorizes it.
+template <class From, class To>
+void convert_elements(const char* source, std::ptrdiff_t count, char* target) {
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    write_element(target + i * sizeof(To), static_cast<To>(read_element<From>(source + i * sizeof(From))));
+  }
+}
+
+}  // namespace
+
 RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands)
     : space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
@@ -141,7 +153,14 @@ void RowFeeder::convert_second(std::ptrdiff_t first, std::ptrdiff_t rows, char* 
   if (from == to) return;
   const std::ptrdiff_t count = rows * space_.classes();
   const std::ptrdiff_t size = item_size(from), target_size = item_size(to);
-  for (std::ptrdiff_t i = 0; i < count; ++i) write_floating(to, target + i * target_size, read_floating(from, raw + i * size));
+  if (from == DType::float64 && to == DType::float32) {
+    convert_elements<double, float>(raw, count, target);
+  } else if (from == DType::float32 && to == DType::float64) {
+    convert_elements<float, double>(raw, count, target);
+  } else {
+    for (std::ptrdiff_t i = 0; i < count; ++i)
+      write_floating(to, target + i * target_size, read_floating(from, raw + i * size));
+  }
 }
 
 std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, char* scratch, Run& run) const {

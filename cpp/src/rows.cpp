@@ -3,7 +3,6 @@
 
 #include <cstdlib>
 
-#include "elements.hpp"
 #include "transpose.hpp"
 
 namespace crossent {
@@ -145,24 +144,6 @@ bool RowSpace::contiguous(int operand) const {
          (classes_merged_.ndim == 1 && classes_merged_.stride[operand][0] == item_size(operand_[operand].dtype));
 }
 
-// Calls copy(rows, count, classes, position) for rectangles of elements: `count` rows with their strides, from element
-// `position` of contiguous memory on.
-template <class Copy>
-void RowSpace::for_each_rectangle(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const {
-  const std::ptrdiff_t inner = classes_merged_.ndim ? classes_merged_.size[classes_merged_.ndim - 1] : 1;
-  for (std::ptrdiff_t done = 0; done < count;) {
-    const std::ptrdiff_t run = run_length(first + done, count - done);
-    const Operand all = rows_at(operand, first + done);
-    for (std::ptrdiff_t c = 0; c < classes_; c += inner) {
-      Operand rows = all;
-      rows.data += classes_merged_.offset(operand, c);
-      rows.class_stride = classes_merged_.ndim ? classes_merged_.stride[operand][classes_merged_.ndim - 1] : 0;
-      copy(rows, run, inner, done * classes_ + c);
-    }
-    done += run;
-  }
-}
-
 namespace {
 
 template <class F>
@@ -172,18 +153,26 @@ void with_item_type(std::ptrdiff_t size, F f) {
   if (size == 2) f(std::uint16_t{});
 }
 
-// Calls copy(p, position) for each element; the smaller stride inside, so that neighbours in memory are touched together.
-template <class Copy>
-void for_each_element(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes, std::ptrdiff_t row_length, Copy copy) {
-  if (std::abs(rows.row_stride) < std::abs(rows.class_stride)) {
-    for (std::ptrdiff_t i = 0; i < classes; ++i) {
-      for (std::ptrdiff_t r = 0; r < count; ++r)
-        copy(rows.data + r * rows.row_stride + i * rows.class_stride, r * row_length + i);
-    }
+// Copies `count` rows of `classes` elements to contiguous rows of `row_length` elements, or back.
+template <class Item, bool kGather>
+void copy_rectangle(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes, char* memory,
+                    std::ptrdiff_t row_length) {
+  constexpr std::ptrdiff_t item = sizeof(Item);
+  const auto copy = [](char* p, char* q, std::ptrdiff_t bytes) { std::memcpy(kGather ? q : p, kGather ? p : q, bytes); };
+  if (rows.class_stride == item || classes == 1) {
+    for (std::ptrdiff_t r = 0; r < count; ++r)
+      copy(rows.data + r * rows.row_stride, memory + r * row_length * item, classes * item);
+  } else if (rows.row_stride == item && count > 1) {
+    transpose<Item, kGather>(rows.data, rows.class_stride, memory, row_length * item, count, classes);
   } else {
-    for (std::ptrdiff_t r = 0; r < count; ++r) {
-      for (std::ptrdiff_t i = 0; i < classes; ++i)
-        copy(rows.data + r * rows.row_stride + i * rows.class_stride, r * row_length + i);
+    // The smaller stride inside, so that neighbours in memory are touched together.
+    const bool rows_inside = std::abs(rows.row_stride) < std::abs(rows.class_stride);
+    const std::ptrdiff_t outer = rows_inside ? classes : count, inner = rows_inside ? count : classes;
+    for (std::ptrdiff_t i = 0; i < outer; ++i) {
+      for (std::ptrdiff_t j = 0; j < inner; ++j) {
+        const std::ptrdiff_t r = rows_inside ? j : i, c = rows_inside ? i : j;
+        copy(rows.data + r * rows.row_stride + c * rows.class_stride, memory + (r * row_length + c) * item, item);
+      }
     }
   }
 }
@@ -192,21 +181,19 @@ void for_each_element(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t 
 
 template <bool kGather>
 void RowSpace::copy_rows(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* memory) const {
-  with_item_type(item_size(operand_[operand].dtype), [&](auto item_value) {
-    using Item = decltype(item_value);
-    constexpr std::ptrdiff_t item = sizeof(Item);
-    for_each_rectangle(operand, first, count,
-                       [&](const Operand& rows, std::ptrdiff_t run, std::ptrdiff_t classes, std::ptrdiff_t position) {
-                         char* target = memory + position * item;
-                         if (rows.row_stride == item && run > 1 && classes > 1) {
-                           transpose<Item, kGather>(rows.data, rows.class_stride, target, classes_ * item, run, classes);
-                           return;
-                         }
-                         for_each_element(rows, run, classes, classes_, [&](char* p, std::ptrdiff_t i) {
-                           char* q = target + i * item;
-                           std::memcpy(kGather ? q : p, kGather ? p : q, item);
-                         });
-                       });
+  const std::ptrdiff_t inner = classes_merged_.ndim ? classes_merged_.size[classes_merged_.ndim - 1] : 1;
+  with_item_type(item_size(operand_[operand].dtype), [&](auto item) {
+    for (std::ptrdiff_t done = 0, run; done < count; done += run) {
+      run = run_length(first + done, count - done);
+      const Operand all = rows_at(operand, first + done);
+      for (std::ptrdiff_t c = 0; c < classes_; c += inner) {
+        Operand rows = all;
+        rows.data += classes_merged_.offset(operand, c);
+        rows.class_stride = classes_merged_.ndim ? classes_merged_.stride[operand][classes_merged_.ndim - 1] : 0;
+        char* target = memory + (done * classes_ + c) * static_cast<std::ptrdiff_t>(sizeof item);
+        copy_rectangle<decltype(item), kGather>(rows, run, inner, target, classes_);
+      }
+    }
   });
 }
 

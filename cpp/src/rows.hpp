@@ -63,8 +63,6 @@ class RowSpace {
     bool row_shaped;
   };
   int add(const void* data, DType dtype, const std::ptrdiff_t* strides, bool row_shaped);
-  template <class Copy>
-  void for_each_rectangle(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Copy copy) const;
   template <bool kGather>
   void copy_rows(int operand, std::ptrdiff_t first, std::ptrdiff_t count, char* memory) const;
 

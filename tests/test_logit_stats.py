@@ -146,6 +146,21 @@ def test_every_layout_gives_the_same_bits(dtype):
             assert_same_stats(crossent.logit_stats(logits, arranged, axis, top_k=2), expected, layout)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_special_rows_give_the_same_in_every_layout(classes, dtype):
+    """NaN and infinities at any place, among as many rows as a tile takes and more."""
+    logits = normal((40, classes), dtype)
+    for place in range(classes):
+        for row, special in enumerate((np.nan, np.inf, -np.inf)):
+            logits[3 * place + row, place] = special
+    logits[-1], logits[-2] = np.nan, -np.inf
+    expected = crossent.logit_stats(logits, np.arange(40) % classes, top_k=2)
+    for layout, arranged in layouts(logits):
+        stats = crossent.logit_stats(arranged, np.arange(40) % classes, top_k=2)
+        for name, value in stats._asdict().items():
+            np.testing.assert_array_equal(value, getattr(expected, name), f"{name} {layout}")
+
+
 @pytest.mark.parametrize("classes", [3, 40, 60, 4097])
 def test_a_row_does_not_depend_on_the_others_or_on_what_is_asked(classes, dtype):
     logits = normal((37, classes), dtype)

@@ -205,7 +205,7 @@ CROSSENT_INLINE void load_pairs(const float* p, float* tile, float* maxima) {
   });
   store(tile, first);
   store(tile + kTileRows<float>, second);
-  store(maxima, max_or_second(first, second));
+  store(maxima, max_or_second(second, max_or_second(first, splat(-__builtin_inff()))));  // never NaN
 }
 CROSSENT_INLINE void store_pairs(float* p, const float* tile) {
   const Vec<float> first = load(tile), second = load(tile + kTileRows<float>);

@@ -130,12 +130,12 @@ CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& t
   }
 }
 
-// How many rows the group from `first` on takes, at most `most`. Columns that are written past the caches must begin at cache
-// lines, so a first few rows may come alone.
+// How many of `rows` rows the group from `first` on takes, at most `most`. Columns that are written past the caches must begin
+// at cache lines, so a first few rows may come alone.
 template <class Op>
-CROSSENT_INLINE ptrdiff_t group_rows(const Run& run, ptrdiff_t first, ptrdiff_t most) {
+CROSSENT_INLINE ptrdiff_t group_rows(const Run& run, ptrdiff_t rows, ptrdiff_t first, ptrdiff_t most) {
   using T = typename Op::Value;
-  const ptrdiff_t left = between(0, run.rows - first, most);
+  const ptrdiff_t left = between(0, rows - first, most);
   const Operand& a = run.output;
   if (!Op::kOutput || !run.stream || !is_columns<T>(a, run.classes) || a.class_stride % kVectorBytes != 0) return left;
   const ptrdiff_t before = (ptrdiff_t)(-(uintptr_t)(a.data + first * a.row_stride) % kVectorBytes) / a.row_stride;
@@ -187,17 +187,18 @@ CROSSENT_INLINE bool fetches_columns(const Run& run) {
          run.classes * (stride < 0 ? -stride : stride) >= kFetchedBytes;
 }
 
+// The first `rows` rows of a run.
 template <class Op>
-CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
+CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
   using T = typename Op::Value;
   const bool reads_columns = is_columns<T>(run.input, run.classes);
   const bool columns = reads_columns || (Op::kOutput && is_columns<T>(run.output, run.classes));
-  const ptrdiff_t most = between(1, (run.rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
+  const ptrdiff_t most = between(1, (rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
   TileBuffers<T> buffers(run, most);
-  ptrdiff_t count = group_rows<Op>(run, 0, most * kTileRows<T>);
+  ptrdiff_t count = group_rows<Op>(run, rows, 0, most * kTileRows<T>);
   ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima);
-  for (ptrdiff_t first = 0, following; first < run.rows; first += count, count = following) {
-    following = group_rows<Op>(run, first + count, most * kTileRows<T>);
+  for (ptrdiff_t first = 0, following; first < rows; first += count, count = following) {
+    following = group_rows<Op>(run, rows, first + count, most * kTileRows<T>);
     op.begin(first, count);
     if (reads_columns) {
       reader.read(run.classes);
@@ -240,8 +241,9 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run) {
 template <class Op>
 constexpr bool kTakenTogether = Op::kTogether && sizeof(typename Op::Value) == 4;
 
+// The rows of a run from `begin` on.
 template <class Op>
-CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
+CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   using T = typename Op::Value;
   T* buffer = (T*)run.scratch;
   // Exponentials of a row of one block are kept where its results will be: less to hold in the first-level cache (1000 classes:
@@ -251,7 +253,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
                          run.classes <= kBlock<T> && !over_second;
   const bool together = kTakenTogether<Op> && run.classes <= kTogetherRow;
   const ptrdiff_t most = together ? rows_together<T>(run.classes) : rows_per_group<T>(run.classes);
-  for (ptrdiff_t first = 0; first < run.rows; first += most) {
+  for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output};
     op.begin(first, count);
@@ -274,6 +276,10 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run) {
   }
 }
 
+// A tile takes as long for one row as for all of its own: fewer rows come one by one where that is faster (softmax of a row of
+// 100 floats: 0.80 -> 0.13 us, of 8 rows of 64: 0.59 -> 0.30).
+constexpr ptrdiff_t kClassesOfFewRows = 3;  // for each row
+
 // Whether contiguous rows are taken as tiles.
 template <class Op>
 CROSSENT_INLINE bool is_transposed(const Run& run) {
@@ -285,18 +291,25 @@ CROSSENT_INLINE bool is_transposed(const Run& run) {
   return run.classes <= (lines ? kTransposedLines : kTransposedAnyRow);
 }
 
+// How many rows come in tiles, from the first on.
+template <class Op>
+CROSSENT_INLINE ptrdiff_t rows_in_tiles(const Run& run) {
+  bool contiguous = is_contiguous(run.input);
+  if (Op::kInputs == 2) contiguous = contiguous && is_contiguous(run.second);
+  if (Op::kOutput) contiguous = contiguous && is_contiguous(run.output);
+  if (!contiguous) return run.rows;
+  if (!is_transposed<Op>(run)) return 0;
+  const ptrdiff_t last = run.rows % kTileRows<typename Op::Value>;
+  return last * kClassesOfFewRows <= run.classes ? run.rows - last : run.rows;
+}
+
 template <class Op, class RunType>
 void process(const RunType& run) {
   __atomic_fetch_add(&kernel_runs, 1ull, __ATOMIC_RELAXED);
   Op op(run);
-  bool contiguous = is_contiguous(run.input);
-  if (Op::kInputs == 2) contiguous = contiguous && is_contiguous(run.second);
-  if (Op::kOutput) contiguous = contiguous && is_contiguous(run.output);
-  if (!contiguous || is_transposed<Op>(run)) {
-    process_tiles(op, run);
-  } else {
-    process_rows(op, run);
-  }
+  const ptrdiff_t in_tiles = rows_in_tiles<Op>(run);
+  if (in_tiles > 0) process_tiles(op, run, in_tiles);
+  if (in_tiles < run.rows) process_rows(op, run, in_tiles);
   if (run.stream) finish_stream();
 }
 

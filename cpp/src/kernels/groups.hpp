@@ -54,7 +54,8 @@ template <class T>
 CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes) {
   return between(1, rows_per_group<T>(classes) / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
 }
-CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? kShortTile : classes; }
+// Short tiles are padded to as many classes as sum_short_tiles takes.
+CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? (classes + 3) / 4 * 4 : classes; }
 CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
   const ptrdiff_t bytes = columns ? kColumnsBytes : kTilesBytes;
   return between(1, bytes / (tile_classes(classes) * kVectorBytes), kGroupRows<float> / kTileRows<float>);

@@ -304,8 +304,10 @@ CROSSENT_INLINE TileSum<T> sum_short_tile(Term&& term) {
     return sum;
   };
   TileSum<T> even = pair(0), odd = pair(1);
-  even.join(pair(2));
-  odd.join(pair(3));
+  if constexpr (kMost > 2) {
+    even.join(pair(2));
+    odd.join(pair(3));
+  }
   even.join(odd);
   return even;
 }

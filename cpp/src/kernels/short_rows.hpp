@@ -120,5 +120,4 @@ CROSSENT_INLINE void short_row_statistics(const RowGroup<float>& rows, GroupStat
                      NoBlockStep{});
     }
   }
-  group.nothing_moved(rows.count);
 }

@@ -38,17 +38,23 @@ template <class T>
 struct alignas(kVectorBytes) Scale {
   static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
   T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>], subnormal[kGroupRows<T>];
-  bool plain = true;  // all of `before` is 1
+  bool plain = false;  // all of `before` is 1
 
   CROSSENT_INLINE void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
     const Vec<double> none = zero<double>(), unbias = splat(kUnbias<T>), tiny = splat(kTiny);
     const Vec<double> shift = load(statistics.shift + lane), shift_low = load(statistics.shift_low + lane);
     const Vec<double> value = factor.high * shift, unbiased = value * unbias;
     const Mask<double> is_tiny = (unbiased < tiny) & (unbiased > none - tiny);
-    const Vec<double> first = select(is_tiny, unbias, splat(1.0));
-    store_rounded(before + lane, first);
-    store_rounded(high + lane, select(is_tiny, value, unbiased));
-    plain = (lane == 0 || plain) && !any_equal(first, unbias);
+    if (lane == 0 && !plain) {
+      fill(before, kGroupRows<T>, (T)1);
+      plain = true;
+    }
+    store_rounded(high + lane, unbiased);
+    if (__builtin_expect(lane_bits(is_tiny) != 0, 0)) {
+      store_rounded(before + lane, select(is_tiny, unbias, splat(1.0)));
+      store_rounded(high + lane, select(is_tiny, value, unbiased));
+      plain = false;
+    }
     if constexpr (sizeof(T) == 8) {
       const Vec<double> value_low = fma(factor.low, shift, fma(factor.high, shift_low, product_error(factor.high, shift)));
       const Vec<double> finite_low = select(value_low == value_low, value_low, none);

@@ -27,12 +27,11 @@ struct alignas(kVectorBytes) GroupStatistics {
   double shift[kGroupRows<T>], shift_low[kGroupRows<T>];
   bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
 
-  CROSSENT_INLINE void clear(ptrdiff_t rows) { clear_rows<T>(rows, max, ties, sum, sum_low, shift, shift_low); }
-  // The exponentials of so many rows are those of x - max.
-  CROSSENT_INLINE void nothing_moved(ptrdiff_t rows) {
-    fill(shift, rows, 1.0);
-    fill(shift_low, rows, 0.0);
-    __builtin_memset(kept_valid, 1, rows);
+  // For rows of which nothing else is said, the exponentials are those of x - max.
+  CROSSENT_INLINE void clear(ptrdiff_t rows) {
+    clear_rows<T>(rows, max, ties, sum, sum_low, shift_low);
+    fill(shift, rows <= kTileRows<T> ? kTileRows<T> : kGroupRows<T>, 1.0);
+    __builtin_memset(kept_valid, 1, sizeof kept_valid);
   }
 };
 
@@ -228,10 +227,12 @@ struct Tiles {
     __builtin_prefetch(ahead + line);
     __builtin_prefetch(soon + line, 1);
   }
-  // To be called in proportion to the classes that are computed.
+  // To be called in proportion to the classes that are computed: `computed` of the classes of one tile.
   CROSSENT_INLINE void work_on_columns(ptrdiff_t computed) const {
-    if (next) next->read((computed + count - 1) / count);
-    if (output) output->fetch((computed + count - 1) / count);
+    if (!next && !output) return;
+    const ptrdiff_t share = (computed + count - 1) / count;
+    if (next) next->read(share);
+    if (output) output->fetch(share);
   }
 };
 
@@ -245,18 +246,19 @@ CROSSENT_INLINE void copy_maxima(const Tiles<T>& tiles, const T* maxima, T* to) 
 template <class T, class Add>
 CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&& add) {
   const Vec<T> lowest = splat((T)-__builtin_inf()), none = zero<T>();
-  const auto origin = [&](ptrdiff_t t) CROSSENT_LAMBDA {
-    const Vec<T> m = load(max + tiles.lane(t));
-    return select(m > lowest, m, none);
-  };
-  Vec<T> largest = none;
-  for (ptrdiff_t t = 0; t < tiles.count; ++t) largest = max_or_second(origin(t), max_or_second(none - origin(t), largest));
-  const bool ordinary = largest_lane(largest) <= ExpConstants<T>::largest_exact;
+  Vec<T> largest = lowest, largest_negated = lowest;
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
-    const Exponential<T> exponential(origin(t));
+    const Vec<T> m = load(max + tiles.lane(t));
+    largest = max_or_second(m, largest);
+    largest_negated = max_or_second(none - m, largest_negated);
+  }
+  const bool ordinary = largest_lane(max_or_second(largest_negated, largest)) <= ExpConstants<T>::largest_exact;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const Vec<T> m = load(max + tiles.lane(t));
     if (ordinary) {
-      add(t, exponential);
+      add(t, Exponential<T>(m));
     } else {
+      const Exponential<T> exponential(select(m > lowest, m, none));
       add(t, [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); });
     }
   }
@@ -293,6 +295,7 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
     }
     tiles.work_on_columns(tiles.classes);
   });
+  if (tiles.classes <= 2) return sum_kept_tiles<2>(tiles, group);
   if (tiles.classes <= 4) return sum_kept_tiles<4>(tiles, group);
   if (tiles.classes <= 8) return sum_kept_tiles<8>(tiles, group);
   if (tiles.classes <= 12) return sum_kept_tiles<12>(tiles, group);
@@ -333,7 +336,6 @@ CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& 
   } else {
     sum_long_tiles<kKeep>(tiles, group);
   }
-  group.nothing_moved(tiles.lane(tiles.count));
 }
 
 // What follows from the statistics, for 8 rows at a time.

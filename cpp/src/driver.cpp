@@ -87,7 +87,8 @@ void convert_elements(const char* source, std::ptrdiff_t count, char* target) {
 
 }  // namespace
 
-RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands)
+RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands,
+                     std::ptrdiff_t most_rows)
     : space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
   const std::ptrdiff_t tile_limit = kernels.tile_limit;
@@ -116,8 +117,8 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
   const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16;
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
-  block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, kMaxBlockRows);
-  if (direct_ && !contiguous) block_rows_ = kMaxBlockRows;
+  block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, most_rows);
+  if (direct_ && !contiguous) block_rows_ = std::clamp(wanted, kMaxBlockRows, most_rows);
   kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
   if (!direct_) {
     std::ptrdiff_t item = operands.second >= 0 ? item_size(second_dtype_) : 0;

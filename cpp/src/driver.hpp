@@ -7,8 +7,9 @@
 
 namespace crossent {
 
-// Per-row numbers of a block stay in arrays on the stack.
-constexpr std::ptrdiff_t kMaxBlockRows = 512;
+// Per-row numbers of a block stay in arrays on the stack. Where there are none, a block of short rows may be longer: what a
+// kernel does once a call takes a while for 512 rows of 2 classes (softmax 1.4 -> 1.2 ns per element).
+constexpr std::ptrdiff_t kMaxBlockRows = 512, kMaxRowsWithoutNumbers = 4096;
 
 std::string dtype_name(DType dtype);
 // A number for messages, in as many digits as tell it from a limit next to it.
@@ -39,7 +40,8 @@ struct KernelOperands {
 // Feeds blocks of rows to a kernel: as they lie where the kernel can take them, through scratch memory where not.
 class RowFeeder {
  public:
-  RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands);
+  RowFeeder(const KernelTable& kernels, const RowSpace& space, const KernelOperands& operands,
+            std::ptrdiff_t most_rows = kMaxBlockRows);
 
   // The division into blocks depends on shapes and layout only, never on threads.
   std::ptrdiff_t block_rows() const { return block_rows_; }

@@ -31,7 +31,7 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
   }
   if (space.rows() == 0 || space.classes() == 0) return {};
   space.finish();
-  const RowFeeder feeder(*kernels, space, operands);
+  const RowFeeder feeder(*kernels, space, operands, kMaxRowsWithoutNumbers);
   const Kernel kernel = (kernels->*list)[compute_type(x.dtype)];
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char* scratch) {
     for (std::ptrdiff_t block = begin; block < end; ++block) {

@@ -35,6 +35,15 @@ void exp_biased(const T* high, const T* low, T* result) {
   target::store(result, target::exp_biased<T>({target::load(high), target::load(low)}));
 }
 
+// exp(x - origin), the origin being the first of the latter.
+template <class T>
+void relative_exp(const T* x, const T* origin, T* result) {
+  const target::Exponential<T> exponential(target::splat(origin[0]));
+  target::store(result, exponential(target::load(x)));
+}
+template <class T>
+constexpr T kLargestOrigin = target::ExpConstants<T>::largest_origin;
+
 void log1p(const double* high, const double* low, double* result) {
   target::store(result, target::log1p<true>({target::load(high), target::load(low)}));
 }
@@ -143,6 +152,32 @@ Worst random_exp(unsigned long long points, bool with_low) {
   return worst;
 }
 
+// exp(x - origin) for origins of any size up to the largest, of which the exponent is evenly distributed; and for x of any size
+// down to the smallest, at the largest distance from which the rounding of what is left of x - origin matters.
+template <class T, class Wide>
+Worst random_relative_exp(unsigned long long points) {
+  Random random{3};
+  T x[kLanes<T>], origin[kLanes<T>], result[kLanes<T>];
+  Worst worst;
+  while (worst.points < points) {
+    const double size = std::exp2(random.between(-10, std::log2(static_cast<double>(kLargestOrigin<T>))));
+    origin[0] = static_cast<T>(random.integer() % 2 ? size : -size);
+    for (int i = 0; i < kLanes<T>; ++i) {
+      const double distance = random.between(kExpSmallest<T>, 0), small = std::exp2(random.between(-40, 3));
+      x[i] = static_cast<T>(static_cast<double>(origin[0]) + distance);
+      if (i % 2 && origin[0] > small) x[i] = static_cast<T>(random.integer() % 2 ? small : -small);
+      if (static_cast<double>(x[i]) - static_cast<double>(origin[0]) < kExpSmallest<T>) x[i] = origin[0];
+    }
+    relative_exp(x, origin, result);
+    for (int i = 0; i < kLanes<T>; ++i) {
+      const Wide exact = std::exp(static_cast<Wide>(x[i]) - static_cast<Wide>(origin[0]));
+      const Wide unbiased = std::ldexp(static_cast<Wide>(result[i]), -kExpBias<T>);
+      worst.add(unbiased, exact, spacing_at<T>(exact), x[i], -origin[0]);
+    }
+  }
+  return worst;
+}
+
 // The ranges of exp's arguments in words.
 template <class T>
 struct ExpRanges {
@@ -195,6 +230,8 @@ int main(int count, char** argument) {
   random_exp<float, double>(points, true).print("exp of a pair, float32", range.random);
   random_exp<double, long double>(points, false).print("exp, float64", range64.random);
   random_exp<double, long double>(points, true).print("exp of a pair, float64", range64.random);
+  random_relative_exp<float, double>(points).print("exp(x - origin), float32", "random");
+  random_relative_exp<double, long double>(points).print("exp(x - origin), float64", "random");
   random_log1p(points, -1000, 64, false).print("log1p, float64", "[2**-1000, 2**64], random");
   random_log1p(points, -10, 10, false).print("log1p, float64", "[2**-10, 2**10], random");
   random_log1p(points, -10, 10, true).print("log1p of a pair, float64", "[2**-10, 2**10], random");

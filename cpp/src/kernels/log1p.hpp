@@ -7,8 +7,7 @@
 // fpminimax; 2**-62.6 of the result). kLow: without it x.low is taken as 0.
 template <bool kLow>
 CROSSENT_INLINE Vec<double> log1p(Pair<Vec<double>> x) {
-  constexpr double ln2_hi = ExpConstants<double>::ln2_hi;
-  constexpr double ln2_lo = ExpConstants<double>::ln2_lo;
+  constexpr double ln2_hi = 0x1.62e42fefa38p-1, ln2_lo = 0x1.ef35793c7673p-45;
   constexpr double coefficient[] = {0x1.1b8135a5795acp-3, 0x1.0dcba1ace789ep-3, 0x1.3b35c02bee0bp-3,  0x1.745c4adfdfc4dp-3,
                                     0x1.c71c748fb0d8ap-3, 0x1.24924921e457cp-2, 0x1.999999999c179p-2, 0x1.555555555554fp-1};
   const Vec<double> one = splat(1.0);

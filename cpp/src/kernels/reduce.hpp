@@ -134,6 +134,10 @@ struct Sums {
   }
 };
 
+template <class T>
+CROSSENT_INLINE Vec<T> sum_of(const Four<T>& a) {
+  return (a.of[0] + a.of[1]) + (a.of[2] + a.of[3]);
+}
 // The sum of four vectors' terms from element i on, and that of the fewer at the end of a row: term(i, load) gives the terms of
 // elements i, i + 1, …, i + L - 1 and must be 0 in the lanes that load() fills.
 template <int N, class T, class Term>

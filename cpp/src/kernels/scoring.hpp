@@ -95,12 +95,12 @@ struct MomentSum {
 
   CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, ReadAhead ahead) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
-    const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_exact;
+    const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_origin;
     const Exponential<T> exponential(splat(ordinary ? max : (T)0));
     const auto terms_of = [&](Vec<T> v) CROSSENT_LAMBDA {
-      const Pair<Vec<T>> d = two_sum(max_or_second(exponential.lowest, v), exponential.minus_origin);
-      const Vec<T> e = exp_biased(d);
-      return Terms<T, 2>{{e, e * d.high}};
+      const Vec<T> raised = exponential.raise(v), difference = raised + exponential.minus_origin;
+      const Vec<T> e = exponential.of_raised(raised, difference);
+      return Terms<T, 2>{{e, e * difference}};
     };
     const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return terms_of(load(x + i, (T)0)); };
     Vec<T> at_max = none;

@@ -89,17 +89,20 @@ struct ShortRows {
   CROSSENT_SHARED bool sum(const T* max, double* total, double* total_low, double* ties) const {
     const Vec<T> m = load(max), none = zero<T>(), origin = select(m > splat((T)-__builtin_inf()), m, none);
     const Vec<T> magnitude = max_or_second(origin, max_or_second(none - origin, none));
-    if (!(largest_lane(magnitude) <= ExpConstants<T>::largest_exact)) return false;
+    if (!(largest_lane(magnitude) <= ExpConstants<T>::largest_origin)) return false;
     const Exponential<T> of_rows(origin);
-    alignas(kVectorBytes) T minus_origin[kRows], lowest[kRows];
+    alignas(kVectorBytes) T minus_origin[kRows], lowest[kRows], coarse[kRows], fine[kRows];
     store(minus_origin, of_rows.minus_origin);
     store(lowest, of_rows.lowest);
+    store(coarse, of_rows.coarse);
+    store(fine, of_rows.fine);
     LaneSums sums;
     for (ptrdiff_t r = 0; r < kRows; ++r) {
       Sums<LaneSum<T>, 1> sum;
       sum.clear();
       ties[r] = 1;
-      if (has(r)) sum_row_of<kKeep>(r, max[r], Exponential<T>(splat(minus_origin[r]), splat(lowest[r])), sum, ties[r]);
+      const Exponential<T> exponential(splat(minus_origin[r]), splat(lowest[r]), splat(coarse[r]), splat(fine[r]));
+      if (has(r)) sum_row_of<kKeep>(r, max[r], exponential, sum, ties[r]);
       sums.set(r, sum.of[0]);
     }
     sums.total().write(total, total_low);

@@ -107,7 +107,7 @@ struct RowSum {
 
   CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
                                  const char* soon) {
-    if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_exact)) {
+    if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_origin)) {
       add_block_of_any(x, n, maxima, kept);
     } else if (kept) {
       add_exponentials<true, false>(x, n, maxima, kept, ahead, soon);
@@ -121,41 +121,42 @@ struct RowSum {
     add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, {(const char*)x, sizeof(T)}, (const char*)x);
   }
 
-  // kAny: for references beyond ExpConstants::largest_exact. `soon`: where the results of these elements will be written,
+  // kAny: for references beyond ExpConstants::largest_origin. `soon`: where the results of these elements will be written,
   // brought into the cache meanwhile.
   template <bool kKeep, bool kAny>
   CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
                                         const char* soon) {
+    const Vec<T> m = splat(max);
+    const Exponential<T> exponential(splat(reference));
+    LaneSum<T> sum = lanes;
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      for (; i + kGroupElements<T> <= n && !kAny && !maxima.group_holds(i, m); i += kGroupElements<T>) {
+        ahead.fetch(i);
+        for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
+        const Four<T> e = exponential(load_four(x + i));
+        if constexpr (kKeep) store_four(kept + i, e);
+        sum.add(sum_of(e));
+      }
+      if (i >= n) break;
+      Vec<T> group;
+      sum_without_max<kKeep, kAny>(x, i, between(0, i + kGroupElements<T>, n), kept, group);
+      sum.add(group);
+    }
+    lanes = sum;
+  }
+  // The sum of at most four vectors' exponentials, of elements that are not the maximum; those that are, are counted.
+  template <bool kKeep, bool kAny>
+  CROSSENT_SHARED void sum_without_max(const T* x, ptrdiff_t begin, ptrdiff_t end, T* kept, Vec<T>& group) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const Exponential<T> exponential(splat(reference));
-    const auto kept_exponential = [&](ptrdiff_t i, Vec<T> v, auto load) CROSSENT_LAMBDA {
-      const Vec<T> e = kAny ? exponential.of_any(v) : exponential(v);
-      if constexpr (kKeep) load.store_back(kept + i, e);
-      return e;
-    };
-    const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      return Terms<T, 1>{{kept_exponential(i, load(x + i, (T)-__builtin_inf()), load)}};
-    };
     Vec<T> at_max = none;
-    const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      const Vec<T> v = load(x + i, (T)-__builtin_inf());
-      const Mask<T> is_max = v == m;
-      at_max = select(is_max, at_max + one, at_max);
-      return Terms<T, 1>{{select(is_max, none, kept_exponential(i, v, load))}};
-    };
-    LaneSum<T> sum = lanes;
-    ptrdiff_t i = 0;
-    for (; i + kGroupElements<T> <= n; i += kGroupElements<T>) {
-      ahead.fetch(i);
-      for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
-      if (__builtin_expect(maxima.group_holds(i, m), 0)) {
-        sum.add(last_group<1, T>(i, i + kGroupElements<T>, term_without_max).term[0]);
-      } else {
-        sum.add(group_of_four<1, T>(i, term).term[0]);
-      }
-    }
-    if (i < n) sum.add(last_group<1, T>(i, n, term_without_max).term[0]);
-    lanes = sum;
+    group = last_group<1, T>(begin, end, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+              const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = kAny ? exponential.of_any(v) : exponential(v);
+              if constexpr (kKeep) load.store_back(kept + i, e);
+              const Mask<T> is_max = v == m;
+              at_max = select(is_max, at_max + one, at_max);
+              return Terms<T, 1>{{select(is_max, none, e)}};
+            }).term[0];
     ties += sum_of_lanes(at_max);
   }
 
@@ -252,7 +253,7 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&
     largest = max_or_second(m, largest);
     largest_negated = max_or_second(none - m, largest_negated);
   }
-  const bool ordinary = largest_lane(max_or_second(largest_negated, largest)) <= ExpConstants<T>::largest_exact;
+  const bool ordinary = largest_lane(max_or_second(largest_negated, largest)) <= ExpConstants<T>::largest_origin;
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const Vec<T> m = load(max + tiles.lane(t));
     if (ordinary) {

@@ -51,7 +51,8 @@ def rising(rng, _, classes):
 
 
 def near_the_largest_exact(rng, largest, classes):
-    threshold = 2.0**50 if largest > 1e300 else 2.0**22 if largest > 1e30 else 2.0**15
+    """Where the exponential changes its way, and where differences begin to be whole numbers."""
+    threshold = rng.choice([2.0**17, 2.0**50] if largest > 1e300 else [2.0**12, 2.0**22 if largest > 1e30 else 2.0**15])
     return threshold * rng.uniform(0.999, 1.001) * rng.choice([-1, 1]) + rng.normal(size=classes) * 10 ** rng.uniform(
         -1, 3
     )

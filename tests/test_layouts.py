@@ -195,6 +195,34 @@ def test_the_order_of_the_rows_does_not_matter(dtype):
             assert_same_bits(again if axis else again.T, result[order])
 
 
+def scores_and_losses(x):
+    """Results of the functions that look at exponentials, of rows whose target is the first class."""
+    target = np.zeros(x.shape[0], int)
+    loss, gradient = loss_and_gradient(x, target)
+    results = {name: getattr(crossent, name)(x) for name in FUNCTIONS}
+    return results | {
+        "loss": loss,
+        "gradient": gradient,
+        "smooth gradient": loss_and_gradient(x, target, label_smoothing=0.1)[1],
+        "token_log_probs": crossent.token_log_probs(x, target),
+        **crossent.logit_stats(x, target, top_k=1)._asdict(),
+    }
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 16, 40, 150, 200, 400, 1000, 5000])
+def test_rows_of_other_magnitudes_do_not_change_their_neighbours(classes, dtype):
+    """NaN, infinities, and maxima beyond those that the exponential's short way takes."""
+    x = normal((37, classes), dtype)
+    for row, value in {3: np.nan, 8: np.inf, 17: -np.inf, 20: 20000, 30: -20000, 36: 60000}.items():
+        x[row] = value if np.isinf(value) else x[row] + dtype.type(value)
+    alone = [scores_and_losses(x[row : row + 1]) for row in range(37)]
+    for layout, arranged in (("rows", x), ("columns", np.asfortranarray(x)), ("far apart", np.repeat(x, 2, 1)[:, ::2])):
+        results = scores_and_losses(arranged)
+        for row, expected in enumerate(alone):
+            part = {name: result[row : row + 1] for name, result in results.items()}
+            assert_rows_keep_their_bits(part, expected, f"{layout}, row {row}")
+
+
 def test_every_class_count_alone_and_in_a_batch():
     """Each count's row alone, and in the middle of a batch of four."""
     for dtype in available_dtypes():

@@ -104,15 +104,10 @@ struct Exponential {
       : minus_origin(minus), lowest(low), coarse(on_grid), fine(rest) {}
 
   // x is raised to where the exponential is 0, rather than the result replaced: one operation, and no infinities to care for.
-  // For |origin| <= largest_origin, as the two that follow.
-  CROSSENT_INLINE Vec<T> operator()(Vec<T> x) const {
-    const Vec<T> raised = raise(x);
-    return of_raised(raised, raised + minus_origin);
-  }
-  // Of four vectors, as many at once as there are registers for.
-  CROSSENT_INLINE Four<T> operator()(const Four<T>& x) const {
-    if constexpr (kParts > 1) return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return (*this)(x.of[i]); });
-    const Four<T> raised = raise(x);
+  // For |origin| <= largest_origin only, as those that follow.
+  template <class V>
+  CROSSENT_INLINE V operator()(const V& x) const {
+    const V raised = raise(x);
     return of_raised(raised, raised + minus_origin);
   }
   template <class V>
@@ -123,17 +118,35 @@ struct Exponential {
   template <class V>
   CROSSENT_INLINE V of_raised(const V& x, const V& difference) const {
     using K = ExpConstants<T>;
+    if constexpr (sizeof(V) > sizeof(Vec<T>) && kParts > 1) {  // too few registers
+      return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return of_raised(x.of[i], difference.of[i]); });
+    }
     const V shifted = fma(difference, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
     return exp_reduced<T>((x - fma(n, splat(K::ln2_hi), coarse)) - fma(n, splat(K::ln2_lo), fine), shifted);
   }
 
-  // For any origin.
+  // For any origin; the same bits where it is small.
   CROSSENT_INLINE Vec<T> of_any(Vec<T> x) const {
+    Vec<T> result;
+    of_any_lanes(x, result);
+    return result;
+  }
+  CROSSENT_SHARED void of_any_lanes(const Vec<T>& x, Vec<T>& result) const {
+    using K = ExpConstants<T>;
+    const Vec<T> none = zero<T>(), limit = splat(K::largest_origin),
+                 magnitude = max_or_second(minus_origin, none - minus_origin);
     const Pair<Vec<T>> d = two_sum(x, minus_origin);
     // max(0, d) is 0 for every d below the floor, and NaN for NaN.
-    return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
+    const Vec<T> of_large = select(d.high >= splat(K::floor), exp_biased(d), max_or_second(none, d.high));
+    result = select(limit >= magnitude, (*this)(x), of_large);
   }
 };
+
+// Whether all lanes of an origin are such as operator() of Exponential takes.
+template <class T>
+CROSSENT_INLINE bool is_small_origin(Vec<T> origin) {
+  return largest_lane(max_or_second(origin, max_or_second(zero<T>() - origin, zero<T>()))) <= ExpConstants<T>::largest_origin;
+}
 
 // Undoes the bias: a power of two, so exact unless the product is subnormal.
 template <class T>

@@ -75,58 +75,51 @@ struct MomentSum {
     ties = 0;
   }
 
-  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf; for any m.
-  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, Vec<T> origin, Vec<T>& at_max) {
-    const Vec<T> none = zero<T>();
-    const Pair<Vec<T>> d = two_sum(x, none - origin);
-    const Vec<T> e = exp_of(d);
+  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf. kAny: for any origin.
+  template <bool kAny>
+  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, const Exponential<T>& exponential, Vec<T>& at_max) {
+    const Vec<T> difference = exponential.raise(x) + exponential.minus_origin;
+    const Vec<T> e = kAny ? exponential.of_any(x) : exponential(x);
     const Mask<T> is_max = x == m;
     at_max = select(is_max, at_max + splat((T)1), at_max);
-    return {{select(is_max, none, e), e * max_or_second(d.high, splat(ExpConstants<T>::floor))}};
+    return {{select(is_max, zero<T>(), e), e * difference}};
   }
-  CROSSENT_SHARED void group_of_any(const T* x, ptrdiff_t n, Terms<T, 2>& result) {
-    const Vec<T> m = splat(max), origin = splat(max > -__builtin_inf() ? max : (T)0);
+  // Of at most four vectors: for any maximum, and for one that Exponential takes.
+  template <bool kAny>
+  CROSSENT_SHARED void add_group(const T* x, ptrdiff_t n, LaneSum<T>* sums) {
+    const Vec<T> m = splat(max);
+    const Exponential<T> exponential(splat(max > -__builtin_inf() ? max : (T)0));
     Vec<T> at_max = zero<T>();
-    result = last_group<2, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      return terms(load(x + i, (T)-__builtin_inf()), m, origin, at_max);
+    const auto group = last_group<2, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      return terms<kAny>(load(x + i, (T)-__builtin_inf()), m, exponential, at_max);
     });
+    for (int k = 0; k < 2; ++k) sums[k].add(group.term[k]);
     ties += sum_of_lanes(at_max);
   }
 
   CROSSENT_SHARED void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, ReadAhead ahead) {
-    const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
-    const bool ordinary = __builtin_fabs((double)max) <= ExpConstants<T>::largest_origin;
-    const Exponential<T> exponential(splat(ordinary ? max : (T)0));
-    const auto terms_of = [&](Vec<T> v) CROSSENT_LAMBDA {
-      const Vec<T> raised = exponential.raise(v), difference = raised + exponential.minus_origin;
-      const Vec<T> e = exponential.of_raised(raised, difference);
-      return Terms<T, 2>{{e, e * difference}};
-    };
-    const auto term = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return terms_of(load(x + i, (T)0)); };
-    Vec<T> at_max = none;
-    const auto term_without_max = [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      const Vec<T> v = load(x + i, (T)-__builtin_inf());
-      const Mask<T> is_max = v == m;
-      at_max = select(is_max, at_max + one, at_max);
-      const Terms<T, 2> terms = terms_of(v);
-      return Terms<T, 2>{{select(is_max, none, terms.term[0]), terms.term[1]}};
-    };
+    const Vec<T> m = splat(max);
+    const Exponential<T> exponential(m);
+    const bool ordinary = is_small_origin(m);
     LaneSum<T> sums[2] = {lanes[0], lanes[1]};
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      ahead.fetch(i);
-      const ptrdiff_t end = n - i < kGroupElements<T> ? n : i + kGroupElements<T>;
-      Terms<T, 2> group;
-      if (__builtin_expect(!ordinary, 0)) {
-        group_of_any(x + i, end - i, group);
-      } else if (__builtin_expect(end - i < kGroupElements<T> || maxima.group_holds(i, m), 0)) {
-        group = last_group<2, T>(i, end, term_without_max);
-      } else {
-        group = group_of_four<2, T>(i, term);
+      for (; ordinary && i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
+        ahead.fetch(i);
+        const Four<T> raised = exponential.raise(load_four(x + i)), difference = raised + exponential.minus_origin;
+        const Four<T> e = exponential.of_raised(raised, difference);
+        sums[0].add(sum_of(e));
+        sums[1].add(sum_of(e * difference));
       }
-      for (int k = 0; k < 2; ++k) sums[k].add(group.term[k]);
+      if (i >= n) break;
+      const ptrdiff_t left = between(0, n - i, kGroupElements<T>);
+      ahead.fetch(i);
+      if (ordinary) {
+        add_group<false>(x + i, left, sums);
+      } else {
+        add_group<true>(x + i, left, sums);
+      }
     }
     for (int k = 0; k < 2; ++k) lanes[k] = sums[k];
-    ties += sum_of_lanes(at_max);
   }
 };
 
@@ -265,11 +258,15 @@ struct Scores {
     const ptrdiff_t lane = tiles.lane(t), classes = tiles.classes;
     const Vec<T> none = zero<T>(), lowest = splat((T)-__builtin_inf());
     const Vec<T> m = load(statistics.max + lane), origin = select(m > lowest, m, none);
+    const Exponential<T> exponential(origin);
+    const bool small = is_small_origin(origin);
     Vec<T> at_max = none;
     TileSum<T> sums[2];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
       tiles.prefetch(t, c);
-      return MomentSum<T>::terms(load(tile + c * kTileRows<T>), m, origin, at_max);
+      const Vec<T> v = load(tile + c * kTileRows<T>);
+      if (__builtin_expect(!small, 0)) return MomentSum<T>::template terms<true>(v, m, exponential, at_max);
+      return MomentSum<T>::template terms<false>(v, m, exponential, at_max);
     };
     sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
     double low[kTileRows<T>];

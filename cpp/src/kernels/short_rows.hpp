@@ -88,8 +88,7 @@ struct ShortRows {
   template <bool kKeep>
   CROSSENT_SHARED bool sum(const T* max, double* total, double* total_low, double* ties) const {
     const Vec<T> m = load(max), none = zero<T>(), origin = select(m > splat((T)-__builtin_inf()), m, none);
-    const Vec<T> magnitude = max_or_second(origin, max_or_second(none - origin, none));
-    if (!(largest_lane(magnitude) <= ExpConstants<T>::largest_origin)) return false;
+    if (!is_small_origin(origin)) return false;
     const Exponential<T> of_rows(origin);
     alignas(kVectorBytes) T minus_origin[kRows], lowest[kRows], coarse[kRows], fine[kRows];
     store(minus_origin, of_rows.minus_origin);

@@ -140,12 +140,16 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
     });
   } else {
     const RowInput<T> x = rows.input(lane);
-    const Exponential<T> exponential(splat(statistics.max[lane]));
+    const Vec<T> max = splat(statistics.max[lane]);
+    const Exponential<T> exponential(max);
+    const bool small = is_small_origin(max);
     write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* logits = x.block(first, n);
-      return [=](ptrdiff_t i, auto load_any)
-                 CROSSENT_LAMBDA { return f(exponential.of_any(load_any(logits + i, (T)0)), i, load_any); };
+      return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA {
+        const Vec<T> v = load_any(logits + i, (T)0);
+        return f(small ? exponential(v) : exponential.of_any(v), i, load_any);
+      };
     });
   }
 }

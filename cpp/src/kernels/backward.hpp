@@ -60,7 +60,7 @@ struct Backward {
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T *y_block = y.block(first, n), *g_block = g.block(first, n);
       return [=](ptrdiff_t i, auto load)
                  CROSSENT_LAMBDA { return Formula::gradient(load(y_block + i, (T)0), load(g_block + i, (T)0), h, l); };

@@ -107,8 +107,10 @@ struct ClassShares {
   // Of elements `first` + i on; `probabilities` is the block from `first` on.
   template <class Load>
   CROSSENT_INLINE Given of_row(const T* probabilities, ptrdiff_t first, ptrdiff_t i, Load load) const {
-    return {kWeighted ? load(class_weight + first + i, (T)0) : zero<T>(),
-            kOfProbabilities ? load(probabilities + i, (T)0) : zero<T>()};
+    Given given{zero<T>(), zero<T>()};
+    if constexpr (kWeighted) given.weight = load(class_weight + first + i, (T)0);
+    if constexpr (kOfProbabilities) given.probability = load(probabilities + i, (T)0);
+    return given;
   }
   CROSSENT_INLINE Given of_tile(const T* probabilities, ptrdiff_t c) const {
     return {kWeighted ? splat(class_weight[c]) : zero<T>(),

@@ -191,7 +191,7 @@ struct CrossEntropyTerms {
     if constexpr (kClassTerms) {
       return shares.gradient(rows, scaled);
     } else {
-      return [=](Vec<T> e, const Given&) CROSSENT_LAMBDA { return scaled(e); };
+      return [=](const auto& e, const Given&) CROSSENT_LAMBDA { return scaled(e); };
     }
   }
 };
@@ -322,9 +322,9 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     const RowInput<T> second = rows.second(lane);
     this->scale.with(OneRow<T>{lane}, [&](auto scaled) CROSSENT_LAMBDA {
       const auto gradient = this->element(OneRow<T>{lane}, scaled);
-      write_from_exponentials(statistics, rows, lane, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      write_from_exponentials<!kClassTerms>(statistics, rows, lane, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
         const T* probabilities = kIndex ? nullptr : second.block(first, n);
-        return [=](Vec<T> e, ptrdiff_t i, auto load)
+        return [=](const auto& e, ptrdiff_t i, auto load)
                    CROSSENT_LAMBDA { return gradient(e, this->shares.of_row(probabilities, first, i, load)); };
       });
     });

@@ -366,7 +366,7 @@ struct DivergenceGradient : DivergenceTerms<T> {
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> p = rows.input(lane), q = rows.second(lane);
     T gradient[kBlock<T> + kTileRows<T>];
-    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       fill_gradient(lane, p.block(first, n), q.block(first, n), n, gradient);
       const T* filled = gradient;
       return [=](ptrdiff_t i, auto) CROSSENT_LAMBDA { return load(filled + i); };

@@ -131,6 +131,9 @@ struct Exponential {
     of_any_lanes(x, result);
     return result;
   }
+  CROSSENT_INLINE Four<T> of_any(const Four<T>& x) const {
+    return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return of_any(x.of[i]); });
+  }
   CROSSENT_SHARED void of_any_lanes(const Vec<T>& x, Vec<T>& result) const {
     using K = ExpConstants<T>;
     const Vec<T> none = zero<T>(), limit = splat(K::largest_origin),

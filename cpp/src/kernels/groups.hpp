@@ -329,8 +329,8 @@ struct TileOfRows {
 // Rows from this size on are written in whole cache lines, after a first vector that may be shorter.
 constexpr ptrdiff_t kAlignedBytes = 1024;
 
-// out[i] = element(i, load) for n elements; kStream: past the caches.
-template <bool kStream, class T, class Element>
+// out[i] = element(i, load) for n elements; kStream: past the caches; kFour: four vectors at a time.
+template <bool kStream, bool kFour, class T, class Element>
 CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
   ptrdiff_t i = 0;
@@ -345,7 +345,16 @@ CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
       store(out + at, v);
     }
   };
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
+  if constexpr (kFour) {
+    for (; i + 4 * lanes <= n; i += 4 * lanes) {
+      const Four<T> v = element(i, FourLoad{});
+      put(i, v.of[0]);
+      put(i + lanes, v.of[1]);
+      put(i + 2 * lanes, v.of[2]);
+      put(i + 3 * lanes, v.of[3]);
+    }
+  }
+  for (; !kFour && i + 2 * lanes <= n; i += 2 * lanes) {
     const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
     put(i, a);
     put(i + lanes, b);
@@ -355,16 +364,16 @@ CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
 }
 
 // Writes a row block by block: block(first, n) gives element(i, load), the elements of a vector from i of that block on.
-template <class T, class Block>
+template <bool kFour, class T, class Block>
 CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block&& block) {
   for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
     const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
     const auto element = block(first, n);
     T* p = out.block(first);
     if (out.stream && n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0) {
-      write_block<true>(p, n, element);
+      write_block<true, kFour>(p, n, element);
     } else {
-      write_block<false>(p, n, element);
+      write_block<false, kFour>(p, n, element);
     }
     out.written(first, n);
   }

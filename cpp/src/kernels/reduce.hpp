@@ -27,6 +27,13 @@ struct PartialLoad {
   }
 };
 
+struct FourLoad {
+  template <class T>
+  CROSSENT_INLINE Four<T> operator()(const T* p, T) const {
+    return load_four(p);
+  }
+};
+
 // A term that is added with next to no rounding, within its group too: floats as doubles, doubles with what additions round
 // off.
 template <class T>

@@ -71,16 +71,35 @@ struct ShortRows {
   CROSSENT_INLINE void sum_row_of(ptrdiff_t r, T max, const Exponential<T>& exponential, Sums<LaneSum<T>, 1>& sum,
                                   double& ties) const {
     const T* x = logits[r];
+    T* to = kept[r];
+    const char *next = ahead[r], *later = soon[r];
     const Vec<T> m = splat(max);
-    ptrdiff_t others = 0;
-    sum_row<1, T>(sum, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      __builtin_prefetch(ahead[r] + i * (ptrdiff_t)sizeof(T));
-      __builtin_prefetch(soon[r] + i * (ptrdiff_t)sizeof(T), 1);
-      const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
-      if constexpr (kKeep) load.store_back(kept[r] + i, e);
+    ptrdiff_t others = 0, i = 0;
+    const auto other = [&](Vec<T> v, Vec<T> e) CROSSENT_LAMBDA {
       others += count_unequal(v, m);
-      return Terms<T, 1>{{select(v != m, e, zero<T>())}};
-    });
+      return select(v != m, e, zero<T>());
+    };
+    LaneSum<T> lanes;
+    lanes.clear();
+    for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
+      for (ptrdiff_t line = i; line < i + 4 * kLanes; line += kLanes) {
+        __builtin_prefetch(next + line * (ptrdiff_t)sizeof(T));
+        __builtin_prefetch(later + line * (ptrdiff_t)sizeof(T), 1);
+      }
+      const Four<T> v = load_four(x + i), e = exponential(v);
+      if constexpr (kKeep) store_four(to + i, e);
+      lanes.add(sum_of(each_of_four<T>([&](int k) CROSSENT_LAMBDA { return other(v.of[k], e.of[k]); })));
+    }
+    if (i < classes) {
+      lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+                  __builtin_prefetch(next + i * (ptrdiff_t)sizeof(T));
+                  __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
+                  const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
+                  if constexpr (kKeep) load.store_back(to + i, e);
+                  return Terms<T, 1>{{other(v, e)}};
+                }).term[0]);
+    }
+    sum.of[0] = lanes;
     ties = (double)(padded<T>(classes) - others);
   }
 

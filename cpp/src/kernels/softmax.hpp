@@ -85,6 +85,13 @@ struct alignas(kVectorBytes) Scale {
       }
       return product(e);
     }
+    CROSSENT_INLINE Four<T> operator()(const Four<T>& e) const {
+      const Vec<T> smallest = smaller(smaller(e.of[0], e.of[1]), smaller(e.of[2], e.of[3]));
+      if (__builtin_expect(any_less(smallest, subnormal), 0)) {
+        return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return (*this)(e.of[i]); });
+      }
+      return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return product(e.of[i]); });
+    }
     CROSSENT_INLINE Vec<T> product(Vec<T> e) const {
       const Vec<T> unbiased = kPlain ? e : e * before;
       return sizeof(T) == 8 ? fma(unbiased, high, unbiased * low) : unbiased * high;
@@ -125,14 +132,14 @@ CROSSENT_INLINE Pair<Vec<double>> only_where(Mask<double> valid, Pair<Vec<double
 
 // Writes a row from its exponentials, as they were kept or taken again: block(first, n) gives f(e, i, load), the elements of a
 // vector from i of that block on.
-template <class T, class Block>
+template <bool kFour, class T, class Block>
 CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistics, const RowGroup<T>& rows, ptrdiff_t lane,
                                              Block&& block) {
   const ptrdiff_t classes = rows.run.classes;
   const RowOutput<T> out = rows.output(lane);
   if (statistics.kept_valid[lane]) {
     const T* kept = rows.kept_of(lane);
-    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<kFour>(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* e = kept + first;
       // They may lie in the output, so that nothing beyond the row is read; 1 is no exponential of a subnormal result.
@@ -143,11 +150,11 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
     const Vec<T> max = splat(statistics.max[lane]);
     const Exponential<T> exponential(max);
     const bool small = is_small_origin(max);
-    write_row(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<kFour>(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* logits = x.block(first, n);
       return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA {
-        const Vec<T> v = load_any(logits + i, (T)0);
+        const auto v = load_any(logits + i, (T)0);
         return f(small ? exponential(v) : exponential.of_any(v), i, load_any);
       };
     });
@@ -177,8 +184,8 @@ struct Softmax : FromStatistics<T, true> {
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
-      write_from_exponentials(statistics, rows, lane, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
-        return [=](Vec<T> e, ptrdiff_t, auto) CROSSENT_LAMBDA { return probability(e); };
+      write_from_exponentials<true>(statistics, rows, lane, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
+        return [=](const auto& e, ptrdiff_t, auto) CROSSENT_LAMBDA { return probability(e); };
       });
     });
   }
@@ -208,7 +215,7 @@ struct LogSoftmax : FromStatistics<T, false> {
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> x = rows.input(lane);
     const Vec<T> max = splat(statistics.max[lane]), log = splat(log_of_sum[lane]);
-    write_row(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T* block = x.block(first, n);
       return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(block + i, (T)0) - max) - log; };
     });

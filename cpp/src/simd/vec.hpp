@@ -143,6 +143,14 @@ CROSSENT_INLINE Vec<T> max_or_second(Vec<T> a, Vec<T> b) {
   return r;
 }
 
+// The smaller; of numbers that are not NaN.
+template <class T>
+CROSSENT_INLINE Vec<T> smaller(Vec<T> a, Vec<T> b) {
+  Vec<T> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = a.part[i] < b.part[i] ? a.part[i] : b.part[i]; });
+  return r;
+}
+
 // a * b + c: rounded once where the instruction set has FMA.
 template <class T>
 CROSSENT_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {

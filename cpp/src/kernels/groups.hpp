@@ -25,9 +25,9 @@ constexpr ptrdiff_t kTransposedRow = 192;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line; and up to rows of which as many as a vector has lanes are too much
 // for the first-level cache. Softmax on AVX-512, ns per element, transposed and together: 100 classes 0.42 and 0.50, 112 0.41
-// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 256, one by one and together: 0.35 and 0.32. The limit for any row holds for
-// float64 too, where longer ones are taken one by one.
-constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTogetherRow = 320;
+// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 321, one by one and together: 0.41 and 0.37, logsumexp, which writes nothing,
+// of 500 0.29 and 0.25. The limit for any row holds for float64 too, where longer ones are taken one by one.
+constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTogetherRow = 400, kTogetherUnwritten = 640;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -66,7 +66,7 @@ CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
       classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
-  const ptrdiff_t kept_rows = classes <= kTogetherRow ? rows_together<float>(classes) : rows_per_group<double>(classes);
+  const ptrdiff_t kept_rows = classes <= kTogetherUnwritten ? rows_together<float>(classes) : rows_per_group<double>(classes);
   const ptrdiff_t kept =
       keeps_exponentials<float>(classes) ? kept_rows * padded<double>(classes) * (ptrdiff_t)sizeof(double) : 0;
   const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
@@ -252,7 +252,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const bool together = kTakenTogether<Op> && run.classes <= kTogetherRow;
+  const bool together = kTakenTogether<Op> && run.classes <= (Op::kOutput ? kTogetherRow : kTogetherUnwritten);
   const ptrdiff_t most = together ? rows_together<T>(run.classes) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;

@@ -84,7 +84,7 @@ struct ShortRows {
     for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
       for (ptrdiff_t line = i; line < i + 4 * kLanes; line += kLanes) {
         __builtin_prefetch(next + line * (ptrdiff_t)sizeof(T));
-        __builtin_prefetch(later + line * (ptrdiff_t)sizeof(T), 1);
+        if (later) __builtin_prefetch(later + line * (ptrdiff_t)sizeof(T), 1);
       }
       const Four<T> v = load_four(x + i), e = exponential(v);
       if constexpr (kKeep) store_four(to + i, e);
@@ -93,7 +93,7 @@ struct ShortRows {
     if (i < classes) {
       lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
                   __builtin_prefetch(next + i * (ptrdiff_t)sizeof(T));
-                  __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
+                  if (later) __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
                   const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
                   if constexpr (kKeep) load.store_back(to + i, e);
                   return Terms<T, 1>{{other(v, e)}};

@@ -118,11 +118,11 @@ struct RowSum {
   // Rare, so that it does without a loop of its own that keeps nothing.
   CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
     T unused[kBlock<T> + Vec<T>::kLanes];
-    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, {(const char*)x, sizeof(T)}, (const char*)x);
+    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, {(const char*)x, sizeof(T)}, nullptr);
   }
 
   // kAny: for references beyond ExpConstants::largest_origin. `soon`: where the results of these elements will be written,
-  // brought into the cache meanwhile.
+  // brought into the cache meanwhile, or null.
   template <bool kKeep, bool kAny>
   CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
                                         const char* soon) {
@@ -132,7 +132,7 @@ struct RowSum {
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
       for (; i + kGroupElements<T> <= n && !kAny && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
-        for (int line = 0; line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
+        for (int line = 0; soon && line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
         const Four<T> e = exponential(load_four(x + i));
         if constexpr (kKeep) store_four(kept + i, e);
         sum.add(sum_of(e));
@@ -206,7 +206,7 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
     maxima.find(block, n);
     row.grow_to(maxima.largest);
     each_block(first, n, block, row.max);
-    const char* soon = out ? out + first * sizeof(T) : (const char*)block;
+    const char* soon = out ? out + first * sizeof(T) : nullptr;
     row.add_block(block, n, maxima, kept ? kept + first : nullptr, x.ahead(first + kBlock<T>), soon);
   }
   row.write(group, lane, kept != nullptr);

@@ -103,24 +103,46 @@ CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
   }
 }
 
+// The output of a group's whole tiles in columns, a few classes of all of them at a time: straight to where it belongs, or, of
+// another type, by way of the place of its logits.
+template <class Op, class T>
+CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t count, char* base,
+                                   T* logits) {
+  const Operand& a = run.output;
+  const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
+  const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
+  for (ptrdiff_t c = 0; count > 0 && c < run.classes; c += kColumnClasses) {
+    const ptrdiff_t last = between(0, c + kColumnClasses, run.classes);
+    for (ptrdiff_t t = 0; t < count; ++t) {
+      T* tile = logits + t * tiles.size;
+      if (same_type) {
+        op.tile_output(tiles, t, {(T*)base + tiles.lane(t), a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream, false});
+      } else {
+        op.tile_output(tiles, t, {tile, kTileRows<T>, c, last, false, false});
+      }
+    }
+    for (ptrdiff_t k = c; !same_type && k < last; ++k) {
+      with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
+        const auto column = (decltype(typed))(base + k * a.class_stride);
+        const T* of_class = logits + k * kTileRows<T>;
+        for (ptrdiff_t t = 0; t < count; ++t) store(column + tiles.lane(t), load(of_class + t * tiles.size));
+      });
+    }
+  }
+}
+
 // The output of a group: whole tiles go where they belong at once if that is in columns or contiguous, others by way of the
 // place of their logits.
 template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
   const Operand& a = run.output;
-  const bool columns = is_columns<T>(a, run.classes),
-             rows = Op::kTogether && !columns && is_contiguous(a) && run.classes >= kChunk<T>;
-  const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
-  const ptrdiff_t direct = (columns || rows) && same_type ? count / kTileRows<T> : 0;
+  const bool columns = is_columns<T>(a, run.classes), rows = Op::kTogether && !columns && is_contiguous(a) &&
+                                                             run.classes >= kChunk<T> &&
+                                                             element_size(a.type) == (ptrdiff_t)sizeof(T);
+  const ptrdiff_t direct = columns || rows ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
-  const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
-  for (ptrdiff_t c = 0; columns && direct > 0 && c < run.classes; c += kColumnClasses) {
-    const ptrdiff_t last = between(0, c + kColumnClasses, run.classes);
-    for (ptrdiff_t t = 0; t < direct; ++t) {
-      op.tile_output(tiles, t, {(T*)base + tiles.lane(t), a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream, false});
-    }
-  }
+  if (columns) write_columns(op, run, tiles, direct, base, logits);
   for (ptrdiff_t t = 0; rows && t < direct; ++t) {
     op.tile_output(tiles, t, {(T*)(base + tiles.lane(t) * a.row_stride), a.row_stride, 0, run.classes, false, true});
   }

@@ -169,21 +169,24 @@ struct DivergenceSum {
     const Vec<T> p_top = splat(p_max), q_top = splat(q_max);
     const Tempering<T> t = tempering;
     LaneSum<T> sums[3] = {lanes[0], lanes[1], lanes[2]};
-    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      ahead[0].fetch(i);
-      ahead[1].fetch(i);
-      const ptrdiff_t count = n - i < kGroupElements<T> ? n - i : kGroupElements<T>;
-      const bool special =
-          careful || count < kGroupElements<T> || maxima[0].group_holds(i, p_top) || maxima[1].group_holds(i, q_top);
-      Terms<T, 3> group;
-      if (__builtin_expect(special, 0)) {
-        careful_group(p + i, q + i, count, group);
-      } else {
-        group = group_of_four<3, T>(i, [&](ptrdiff_t j, auto load) CROSSENT_LAMBDA {
-          return ordinary_terms(load(p + j, (T)0), load(q + j, (T)0), p_top, q_top, t);
-        });
-      }
+    const auto add = [&](const Terms<T, 3>& group) CROSSENT_LAMBDA {
       for (int k = 0; k < 3; ++k) sums[k].add(group.term[k]);
+    };
+    const auto is_ordinary = [&](ptrdiff_t i) CROSSENT_LAMBDA {
+      return i + kGroupElements<T> <= n && !careful && !maxima[0].group_holds(i, p_top) && !maxima[1].group_holds(i, q_top);
+    };
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      for (; is_ordinary(i); i += kGroupElements<T>) {
+        ahead[0].fetch(i);
+        ahead[1].fetch(i);
+        add(group_of_four<3, T>(i, [&](ptrdiff_t j, auto load) CROSSENT_LAMBDA {
+          return ordinary_terms(load(p + j, (T)0), load(q + j, (T)0), p_top, q_top, t);
+        }));
+      }
+      if (i >= n) break;
+      Terms<T, 3> group;
+      careful_group(p + i, q + i, between(0, n - i, kGroupElements<T>), group);
+      add(group);
     }
     for (int k = 0; k < 3; ++k) lanes[k] = sums[k];
   }

@@ -11,7 +11,7 @@ struct Backward {
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
   CROSSENT_INLINE explicit Backward(const Run& run) { clear_rows<T>(run.rows, sum, sum_low); }
-  static constexpr bool kTogether = false;
+  static constexpr bool kTogether = false, kLight = true;
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }

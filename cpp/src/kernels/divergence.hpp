@@ -204,7 +204,7 @@ template <class T>
 struct DivergenceTerms {
   using Value = T;
   static constexpr int kInputs = 2;
-  static constexpr bool skips = false, kTogether = false;
+  static constexpr bool skips = false, kTogether = false, kLight = false;
 
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;

@@ -8,6 +8,7 @@
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
 //   kTogether                               its elements are cheap: short rows are taken several together, by rows_step(rows),
 //                                           and tiles written straight to contiguous rows
+//   kLight                                  or so cheap that a transposition costs more
 //   skips                                   some rows of the group are not to be read
 //   live(lane)                              false: this is one of them, and its output is 0
 //   tile_step(tiles)                        first step on tiles
@@ -22,6 +23,9 @@
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
 // lanes, the vector at its end) is then shared by as many rows as a vector has lanes. Measured on AVX-512 and AVX2.
 constexpr ptrdiff_t kTransposedRow = 192;
+// Of operations that do hardly more with an element than to read it (softmax_backward of 100 classes: 0.39 -> 0.29 ns per
+// element); rows of 16 bits are converted, which is better done for several.
+constexpr ptrdiff_t kTransposedLightRow = 32;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line; and up to rows of which as many as a vector has lanes are too much
 // for the first-level cache. Softmax on AVX-512, ns per element, transposed and together: 100 classes 0.42 and 0.50, 112 0.41
@@ -300,8 +304,9 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
 }
 
 // A tile takes as long for one row as for all of its own: fewer rows come one by one where that is faster (softmax of a row of
-// 100 floats: 0.80 -> 0.13 us, of 8 rows of 64: 0.59 -> 0.30).
-constexpr ptrdiff_t kClassesOfFewRows = 3;  // for each row
+// 100 floats: 0.80 -> 0.13 us, of 8 rows of 64: 0.59 -> 0.30). So many classes for each row: where rows are taken together, and
+// where more is done once a row.
+constexpr ptrdiff_t kClassesOfFewRows = 3, kClassesOfFewSlowRows = 8;
 
 // Whether contiguous rows are taken as tiles.
 template <class Op>
@@ -309,7 +314,8 @@ CROSSENT_INLINE bool is_transposed(const Run& run) {
   const auto whole_lines = [](const Operand& a) CROSSENT_LAMBDA {
     return !a.data || ((uintptr_t)a.data | (uintptr_t)a.row_stride) % kVectorBytes == 0;
   };
-  if (!Op::kTogether) return run.classes <= kTransposedRow;
+  const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(typename Op::Value);
+  if (!Op::kTogether) return run.classes <= (Op::kLight && !converts ? kTransposedLightRow : kTransposedRow);
   const bool lines = kTakenTogether<Op> && whole_lines(run.input) && whole_lines(run.output);
   return run.classes <= (lines ? kTransposedLines : kTransposedAnyRow);
 }
@@ -323,7 +329,8 @@ CROSSENT_INLINE ptrdiff_t rows_in_tiles(const Run& run) {
   if (!contiguous) return run.rows;
   if (!is_transposed<Op>(run)) return 0;
   const ptrdiff_t last = run.rows % kTileRows<typename Op::Value>;
-  return last * kClassesOfFewRows <= run.classes ? run.rows - last : run.rows;
+  const bool fast = kTakenTogether<Op> && run.input.type == Elements::f32;
+  return last * (fast ? kClassesOfFewRows : kClassesOfFewSlowRows) <= run.classes ? run.rows - last : run.rows;
 }
 
 template <class Op, class RunType>

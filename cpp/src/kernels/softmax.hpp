@@ -16,7 +16,7 @@ struct FromStatistics {
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics<kKeep>(tiles, statistics); }
-  static constexpr bool kTogether = true;
+  static constexpr bool kTogether = true, kLight = false;
   CROSSENT_INLINE void rows_step(const RowGroup<T>& rows) {
     short_row_statistics<kKeep>(rows, statistics, [](ptrdiff_t) CROSSENT_LAMBDA { return true; });
   }

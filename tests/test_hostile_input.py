@@ -28,6 +28,11 @@ ARRAYS = {**UNARY, **BACKWARD}
 EVERYTHING = {**ARRAYS, **LOSSES}
 
 
+def name_of(value):
+    """The same in every run, as an address is not."""
+    return "object" if type(value) is object else repr(value)
+
+
 def functions(table):
     return pytest.mark.parametrize("function", table.values(), ids=table)
 
@@ -161,7 +166,7 @@ ARGUMENTS = [
 
 
 @pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
-@pytest.mark.parametrize("absurd", ["x", [], {}, ("x",), 1j, b"x", object(), max], ids=repr)
+@pytest.mark.parametrize("absurd", ["x", [], {}, ("x",), 1j, b"x", object(), max], ids=name_of)
 def test_absurd_arguments_are_taken_or_refused_in_a_sentence(name, argument, absurd):
     """Not by a list of the compiled function's signatures."""
     function = getattr(crossent, name)
@@ -178,7 +183,7 @@ def test_absurd_arguments_are_taken_or_refused_in_a_sentence(name, argument, abs
     assert "arguments" not in message
 
 
-@pytest.mark.parametrize("absurd", ["x", "", [], (), {}, object(), b"1"], ids=repr)
+@pytest.mark.parametrize("absurd", ["x", "", [], (), {}, object(), b"1"], ids=name_of)
 def test_keepdims_that_is_no_truth_value(absurd):
     with pytest.raises(TypeError, match="keepdims must be True or False, not "):
         crossent.logsumexp(X, keepdims=absurd)

@@ -9,6 +9,7 @@ namespace {
 
 // clang-format off: each header uses those before it
 #include "simd/vec.hpp"
+#include "kernels/four.hpp"
 #include "kernels/exp.hpp"
 // clang-format on
 

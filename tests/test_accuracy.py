@@ -299,14 +299,15 @@ def results_that_keep_their_bits(x, target):
     return results
 
 
+# Numbers of steps of 1 / the first, and constants whose sums with them are exact; of 16 bits, and of more.
+EXACT_SUMS_16_BITS = [(4, (1, -8, 16))]
+EXACT_SUMS = [(1024, (1, -0.75, 64, -1000, 4096)), (4096, (3 / 4096, -999.75)), (2**18, (3 / 4096, -7 / 2**18, 0.25))]
+
+
 @pytest.mark.parametrize("axis", [1, 0])
 @pytest.mark.parametrize("classes", [2, 3, 16, 33, 1000, 50257])
 def test_results_keep_their_bits_when_a_constant_is_added_exactly(classes, axis, dtype):
-    """Whole multiples of 1/4 in 16 bits and 1/1024 in more: sums with these constants are exact."""
-    steps, constants = (4, (1, -8, 16)) if is_narrow(dtype) else (1024, (1, -0.75, 64, -1000, 4096))
-    x = np.round(np.clip(normal((5, classes), FLOAT64), -7, 7) * steps) / steps
     target = np.array([0, 1, classes - 1, classes // 2, classes // 3])
-    x[0, 0] = 7.5  # a confident row
 
     def results(logits):
         rounded = round_to(logits, dtype)
@@ -314,10 +315,13 @@ def test_results_keep_their_bits_when_a_constant_is_added_exactly(classes, axis,
         laid_out = rounded if axis == 1 else np.ascontiguousarray(rounded.T).T
         return results_that_keep_their_bits(laid_out, target)
 
-    before = results(x)
-    for constant in constants:
-        for name, after in results(x + constant).items():
-            assert_same_bits(after, before[name], f"{name} {constant}")
+    for steps, constants in EXACT_SUMS_16_BITS if is_narrow(dtype) else EXACT_SUMS:
+        x = np.round(np.clip(normal((5, classes), FLOAT64), -7, 7) * steps) / steps
+        x[0, 0] = 7.5  # a confident row
+        before = results(x)
+        for constant in constants:
+            for name, after in results(x + constant).items():
+                assert_same_bits(after, before[name], f"{name} {constant}")
 
 
 def random_finite(dtype, count):

@@ -50,7 +50,7 @@ def rising(rng, _, classes):
     return np.sort(rng.uniform(0, rng.choice([39, 41, 80, 800]), classes))[:: rng.choice([1, -1])]
 
 
-def near_the_largest_exact(rng, largest, classes):
+def near_the_thresholds(rng, largest, classes):
     """Where the exponential changes its way, and where differences begin to be whole numbers."""
     threshold = rng.choice([2.0**17, 2.0**50] if largest > 1e300 else [2.0**12, 2.0**22 if largest > 1e30 else 2.0**15])
     return threshold * rng.uniform(0.999, 1.001) * rng.choice([-1, 1]) + rng.normal(size=classes) * 10 ** rng.uniform(
@@ -76,7 +76,7 @@ KINDS = [
     far_offset,
     vanishing,
     rising,
-    near_the_largest_exact,
+    near_the_thresholds,
     half_impossible,
     not_a_number,
 ]

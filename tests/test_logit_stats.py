@@ -183,6 +183,13 @@ def test_adding_a_constant_exactly_changes_no_bit():
         assert_same_stats(shifted._replace(max=expected.max), expected)
 
 
+def test_a_maximum_of_zeros_of_both_signs_is_positive(dtype):
+    for classes in (8, 40, 300):
+        logits = np.where(np.random.default_rng(0).random((31, classes)) < 0.5, 0.0, -0.0).astype(dtype)
+        for arranged in (logits, np.asfortranarray(logits), logits[:1], -logits):
+            assert not np.signbit(crossent.logit_stats(arranged).max).any()
+
+
 @pytest.mark.no_kernel
 def test_one_row_gives_scalars_and_no_rows_empty_arrays(dtype):
     one = crossent.logit_stats(np.array([1, 3, 2], dtype), 0, top_k=2)

@@ -94,6 +94,22 @@ def test_adding_a_constant_exactly_changes_no_bit():
         assert_same_bits(shifted, crossent.token_log_probs(logits, index))
 
 
+def test_adding_a_constant_of_many_bits_exactly_changes_no_bit():
+    """Where exponentials are taken relative to a maximum that is no multiple of what the constant is."""
+    distances = np.round(np.random.default_rng(0).uniform(5, 28, 20000) * 2**15) / 2**15
+    for first, constant in ((-3, 3 * 2.0**-12), (1 + 2.0**-11, 2.0**-10), (2.0**-9, 5 * 2.0**-13)):
+        logits = np.stack([np.full(20000, first), first - distances], axis=1)
+        for dtype in (FLOAT32, FLOAT64):
+            assert (logits.astype(dtype) == logits).all() and (
+                (logits + constant).astype(dtype) == logits + constant
+            ).all()
+            for function in (crossent.log_softmax, crossent.softmax, crossent.logit_stats):
+                before, after = (function(x.astype(dtype)) for x in (logits, logits + constant))
+                if function is crossent.logit_stats:
+                    before, after = before.log_sum, after.log_sum
+                assert_same_bits(after, before, f"{function.__name__} {constant}")
+
+
 def test_in_place(wider_dtype):
     """`out` may be the logits, where there is an index for each class: a row is read before it is written."""
     for layout, logits in layouts(normal((6, 50), wider_dtype)):

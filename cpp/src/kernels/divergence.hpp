@@ -217,8 +217,6 @@ struct DivergenceTerms {
     p_statistics.clear(r.rows);
     q_statistics.clear(r.rows);
     clear_rows<T>(r.rows, moment, moment_low, unit);
-    fill(p_statistics.shift, kGroupRows<T>, 1.0);
-    fill(q_statistics.shift, kGroupRows<T>, 1.0);
   }
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }

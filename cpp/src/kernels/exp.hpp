@@ -1,4 +1,4 @@
-// exp(x - m) as every kernel needs it: with the rounding error of x - m carried along, and scaled by 2**bias.
+// exp(x - m) as every kernel needs it: as if x - m had not been rounded, and scaled by 2**bias.
 #pragma once
 
 // exp(d) = 2**n * exp(r), n = round(d / ln 2), r = d - n * ln2 in two pieces. The high piece of ln 2 is a whole multiple of
@@ -84,20 +84,22 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
 // What exponentials are taken relative to: exp(x - origin) * 2**bias for x <= origin + 40, 0 where that would be below half the
 // smallest subnormal, NaN where x is NaN.
 //
-// What is left of x - origin beside n * ln2 is found without the rounding error of x - origin: origin + n * ln2 is, in two
-// pieces as ln 2 is, coarse + n * ln2_hi, a multiple of `grid` and so exact, and fine + n * ln2_lo, which is small. What x is
-// off the first is small too, and so its rounding error (for most x there is none). A two-sum of x - origin would take 3
-// operations of 19 more (softmax of 1000 floats: 0.32 -> 0.30 ns per element; without AVX-512 it takes 4). A constant that is
-// added exactly to all x and a multiple of `grid` changes no bit.
+// What is left of x - origin beside n * ln2 is found without the rounding error of x - origin: origin is `coarse`, a multiple
+// of `grid`, and `fine`, which is small; coarse + n * ln2_hi is such a multiple too, and so exact, and what x is off it is
+// small. Less `fine` that is x - origin - n * ln2_hi, with no rounding error at all where x - origin has as many bits as fit a
+// number (so that a constant that is added exactly to all x changes no bit), and hardly one where x is much smaller than
+// origin. A two-sum of x - origin would take 3 operations of 19 more (softmax of 1000 floats: 0.32 -> 0.30 ns per element;
+// without AVX-512 it takes 4).
 template <class T>
 struct Exponential {
   Vec<T> minus_origin, lowest, coarse, fine;
 
   CROSSENT_INLINE explicit Exponential(Vec<T> origin)
       : minus_origin(zero<T>() - origin), lowest(origin + splat(ExpConstants<T>::floor)) {
-    // Numbers of twice largest_origin and more are multiples of the grid.
+    // Numbers of twice largest_origin and more are multiples of the grid. Down to it, never up: ties would go either way.
     const Vec<T> rounder = splat(3 * ExpConstants<T>::largest_origin);
-    coarse = (origin + rounder) - rounder;
+    const Vec<T> nearest = (origin + rounder) - rounder;
+    coarse = select(nearest > origin, nearest - splat(ExpConstants<T>::grid), nearest);
     fine = origin - coarse;
   }
   CROSSENT_INLINE Exponential(Vec<T> minus, Vec<T> low, Vec<T> on_grid, Vec<T> rest)
@@ -122,7 +124,8 @@ struct Exponential {
       return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return of_raised(x.of[i], difference.of[i]); });
     }
     const V shifted = fma(difference, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
-    return exp_reduced<T>((x - fma(n, splat(K::ln2_hi), coarse)) - fma(n, splat(K::ln2_lo), fine), shifted);
+    const V rest = (x - fma(n, splat(K::ln2_hi), coarse)) - fine;
+    return exp_reduced<T>(fma(n, splat(-K::ln2_lo), rest), shifted);
   }
 
   // For any origin; the same bits where it is small.
@@ -139,8 +142,11 @@ struct Exponential {
     const Vec<T> none = zero<T>(), limit = splat(K::largest_origin),
                  magnitude = max_or_second(minus_origin, none - minus_origin);
     const Pair<Vec<T>> d = two_sum(x, minus_origin);
+    const Vec<T> shifted = fma(d.high, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
+    // Rounded as that of small ones where nothing is left of the difference.
+    const Vec<T> r = fma(n, splat(-K::ln2_lo), fma(n, splat(-K::ln2_hi), d.high) + d.low);
     // max(0, d) is 0 for every d below the floor, and NaN for NaN.
-    const Vec<T> of_large = select(d.high >= splat(K::floor), exp_biased(d), max_or_second(none, d.high));
+    const Vec<T> of_large = select(d.high >= splat(K::floor), exp_reduced<T>(r, shifted), max_or_second(none, d.high));
     result = select(limit >= magnitude, (*this)(x), of_large);
   }
 };

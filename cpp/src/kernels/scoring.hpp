@@ -10,7 +10,7 @@ CROSSENT_SHARED void write_max_and_log_sum(const Totals& t, const ScoreRun& run,
   store(max, select(ordered, t.max, nan));
   store(log, select(t.valid, log_sum<T>(t), select(ordered, zero<double>(), nan)));
   for (ptrdiff_t i = 0; i < 8 && i < count; ++i) {
-    run.max[first_row + i] = max[i];
+    run.max[first_row + i] = max[i] + 0.0;  // which zero is the larger one depends on where they lie
     run.log_sum[first_row + i] = log[i];
   }
 }

@@ -1,7 +1,7 @@
-// The statistics of contiguous rows that are short but fill some vectors: vectors run along the classes, as for long rows, and
-// what is done once a row (the largest lane, the sum of the lanes) is done for as many rows as a vector has lanes together. In
-// float32: rows of as many float64 have twice the vectors.
-// Against tiles it saves the transposition there and back (softmax of 192 classes: 0.41 -> 0.33 ns per element).
+// The statistics of contiguous rows that are short but fill some vectors, or that are few: vectors run along the classes, as
+// for long rows, and what is done once a row (the largest lane, the sum of the lanes) is done for as many rows as a vector has
+// lanes together. In float32: rows of as many float64 have twice the vectors. Against tiles it saves the transposition there
+// and back (softmax of 192 classes: 0.41 -> 0.33 ns per element).
 #pragma once
 
 // The sums of the lanes of as many rows as a vector has lanes.

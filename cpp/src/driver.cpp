@@ -13,6 +13,8 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
                                    "int32",   "int64",   "uint8",   "uint16",   "uint32", "uint64"};
 // Blocks are of so many elements, if rows are short.
 constexpr std::ptrdiff_t kBlockElements = 1 << 15;
+// And of so few rows that there are as many blocks, or of kMaxBlockRows.
+constexpr std::ptrdiff_t kLeastBlocks = 16;
 // Rows that are gathered together share the cache lines that one of them touches, and should stay in the second-level cache.
 constexpr std::ptrdiff_t kStageBytes = 1 << 20, kMostGathered = 64;
 // Rows of more classes than this are not gathered together: that would take tens of megabytes.
@@ -117,8 +119,9 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     const bool large = row_bytes >= kStreamLongRowBytes || (row_bytes >= kStreamRowBytes && bytes >= kStreamBytes);
     stream_ = contiguous ? large && !operands.untouched : bytes >= kStreamColumnsBytes;
   }
-  // Whole tiles where tiles are used, and blocks large enough to make the work per block small.
-  const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16;
+  // Whole tiles where tiles are used, and blocks large enough to make the work per block small, but for some for each thread.
+  const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16, share = space.rows() / kLeastBlocks / 16 * 16;
+  most_rows = std::clamp(share, kMaxBlockRows, most_rows);
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
   block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, most_rows);
   if (direct_ && !contiguous) block_rows_ = std::clamp(wanted, kMaxBlockRows, most_rows);

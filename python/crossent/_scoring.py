@@ -80,7 +80,8 @@ def token_log_probs(logits: ArrayLike, index: ArrayLike, axis: int = -1, *, out:
     Notes
     -----
     The logits are read once; each result is ``(x - max) - log(sum(exp(x - max)))`` in float64, rounded once, so that
-    confident rows keep their relative accuracy, and a constant that is added exactly to all logits changes no bit.
+    confident rows keep their relative accuracy, and a constant that is added exactly to all logits changes no bit (as
+    long as their distances from the maximum are numbers of their dtype, too; else perhaps a last one).
     Extra memory as in `softmax`, and 16 bytes for each of the K classes of a row.
 
     The function is ``torch.gather(torch.log_softmax(logits, axis), axis, index)`` for the class axis last.

@@ -191,8 +191,8 @@ struct Softmax : FromStatistics<T, true> {
   }
 };
 
-// (x - max) - log(sum): both terms at most 0, so nothing cancels; and a constant added exactly to all logits changes no bit.
-// 1.21 and 1.01 ULP; 1.21 and 1.12.
+// (x - max) - log(sum): both terms at most 0, so nothing cancels; and a constant added exactly to all logits changes no bit, if
+// not that of an exponential (see Exponential). 1.21 and 1.01 ULP; 1.21 and 1.12.
 template <class T>
 struct LogSoftmax : FromStatistics<T, false> {
   using Base = FromStatistics<T, false>;

@@ -36,6 +36,12 @@ CROSSENT_INLINE Pair<Vec<T>> tempered_difference(Vec<T> x, Vec<T> m, const Tempe
   return {scaled, lost + (d.high * t.low + d.low * t.high)};
 }
 
+// The exponential of a difference that is known with its rounding error.
+template <class T>
+CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
+  return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
+}
+
 // Rows whose third sum is not finite are read once more with log-ratios times this, so small that no sum of such products of
 // exponentials (up to 2**bias) and log-ratios (up to twice the largest number) overflows: what is infinite then is so.
 template <class T>

@@ -38,12 +38,6 @@ CROSSENT_SHARED Pair<double> pair_sum(Pair<double> a, Pair<double> b) {
   return {s.high, s.low + (a.low + b.low)};
 }
 
-// The exponential of a difference that is known with its rounding error.
-template <class T>
-CROSSENT_INLINE Vec<T> exp_of(Pair<Vec<T>> d) {
-  return select(d.high >= splat(ExpConstants<T>::floor), exp_biased(d), max_or_second(zero<T>(), d.high));
-}
-
 // sum exp(x - m) and sum exp(x - m) * (x - m) over a row, the first without the maxima themselves, block by block, the maximum
 // m first. Where it grows, what was summed before is scaled down: all terms are non-negative, so nothing cancels, and the
 // factor is exact to twice the precision. All sums are biased as the exponentials are.

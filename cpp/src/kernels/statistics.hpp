@@ -8,12 +8,16 @@ constexpr double kGrowthLimit = 40;
 template <class T>
 constexpr ptrdiff_t kGroupRows = 8 * kTileRows<T>;
 
-// Clears the entries of as many rows of a group as a run has: those that no row fills must not be slow to compute with.
+// Fills the entries of as many rows of a group as a run has: those that no row fills must not be slow to compute with.
+template <class T, class... Numbers>
+CROSSENT_INLINE void fill_rows(ptrdiff_t rows, int value, Numbers*... arrays) {
+  // A few stores for the few rows of a small call: compilers make slow `rep stos` of the loop.
+  if (rows <= kTileRows<T>) return (fill(arrays, kTileRows<T>, (Numbers)value), ...);
+  (fill(arrays, kGroupRows<T>, (Numbers)value), ...);
+}
 template <class T, class... Numbers>
 CROSSENT_INLINE void clear_rows(ptrdiff_t rows, Numbers*... arrays) {
-  // A few stores for the few rows of a small call: compilers make slow `rep stos` of the loop.
-  if (rows <= kTileRows<T>) return (fill(arrays, kTileRows<T>, (Numbers)0), ...);
-  (fill(arrays, kGroupRows<T>, (Numbers)0), ...);
+  fill_rows<T>(rows, 0, arrays...);
 }
 
 // One entry for each row of a group. The maximum stays out of the sum, so that the sum of a confident row keeps its bits:
@@ -30,7 +34,7 @@ struct alignas(kVectorBytes) GroupStatistics {
   // For rows of which nothing else is said, the exponentials are those of x - max.
   CROSSENT_INLINE void clear(ptrdiff_t rows) {
     clear_rows<T>(rows, max, ties, sum, sum_low, shift_low);
-    fill(shift, rows <= kTileRows<T> ? kTileRows<T> : kGroupRows<T>, 1.0);
+    fill_rows<T>(rows, 1, shift);
     __builtin_memset(kept_valid, 1, sizeof kept_valid);
   }
 };
@@ -107,30 +111,33 @@ struct RowSum {
 
   CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
                                  const char* soon) {
-    if (!(__builtin_fabs((double)reference) <= ExpConstants<T>::largest_origin)) {
-      add_block_of_any(x, n, maxima, kept);
+    if (!is_small_origin(splat(reference))) {
+      add_block_of_any(x, n, kept);
     } else if (kept) {
-      add_exponentials<true, false>(x, n, maxima, kept, ahead, soon);
+      add_exponentials<true>(x, n, maxima, kept, ahead, soon);
     } else {
-      add_exponentials<false, false>(x, n, maxima, nullptr, ahead, soon);
+      add_exponentials<false>(x, n, maxima, nullptr, ahead, soon);
     }
   }
-  // Rare, so that it does without a loop of its own that keeps nothing.
-  CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept) {
+  // Rare, so that it does without code of its own that keeps nothing.
+  CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, T* kept) {
     T unused[kBlock<T> + Vec<T>::kLanes];
-    add_exponentials<true, true>(x, n, maxima, kept ? kept : unused, {(const char*)x, sizeof(T)}, nullptr);
+    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      Vec<T> group;
+      sum_without_max<true, true>(x, i, n, kept ? kept : unused, group);
+      lanes.add(group);
+    }
   }
 
-  // kAny: for references beyond ExpConstants::largest_origin. `soon`: where the results of these elements will be written,
-  // brought into the cache meanwhile, or null.
-  template <bool kKeep, bool kAny>
+  // `soon`: where the results of these elements will be written, brought into the cache meanwhile, or null.
+  template <bool kKeep>
   CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
                                         const char* soon) {
     const Vec<T> m = splat(max);
     const Exponential<T> exponential(splat(reference));
     LaneSum<T> sum = lanes;
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      for (; i + kGroupElements<T> <= n && !kAny && !maxima.group_holds(i, m); i += kGroupElements<T>) {
+      for (; i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
         for (int line = 0; soon && line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
         const Four<T> e = exponential(load_four(x + i));
@@ -139,24 +146,27 @@ struct RowSum {
       }
       if (i >= n) break;
       Vec<T> group;
-      sum_without_max<kKeep, kAny>(x, i, between(0, i + kGroupElements<T>, n), kept, group);
+      sum_without_max<kKeep, false>(x, i, n, kept, group);
       sum.add(group);
     }
     lanes = sum;
   }
-  // The sum of at most four vectors' exponentials, of elements that are not the maximum; those that are, are counted.
+  // The sum of the exponentials of at most four vectors of the n elements, from `begin` on, without those of the maximum, which
+  // are counted. Not added here: the sum would be in memory all the time. kAny: for any reference.
   template <bool kKeep, bool kAny>
-  CROSSENT_SHARED void sum_without_max(const T* x, ptrdiff_t begin, ptrdiff_t end, T* kept, Vec<T>& group) {
+  CROSSENT_SHARED void sum_without_max(const T* x, ptrdiff_t begin, ptrdiff_t n, T* kept, Vec<T>& group) {
     const Vec<T> m = splat(max), one = splat((T)1), none = zero<T>();
     const Exponential<T> exponential(splat(reference));
+    const ptrdiff_t end = between(0, begin + kGroupElements<T>, n);
     Vec<T> at_max = none;
-    group = last_group<1, T>(begin, end, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-              const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = kAny ? exponential.of_any(v) : exponential(v);
-              if constexpr (kKeep) load.store_back(kept + i, e);
-              const Mask<T> is_max = v == m;
-              at_max = select(is_max, at_max + one, at_max);
-              return Terms<T, 1>{{select(is_max, none, e)}};
-            }).term[0];
+    const auto sum = last_group<1, T>(begin, end, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+      const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = kAny ? exponential.of_any(v) : exponential(v);
+      if constexpr (kKeep) load.store_back(kept + i, e);
+      const Mask<T> is_max = v == m;
+      at_max = select(is_max, at_max + one, at_max);
+      return Terms<T, 1>{{select(is_max, none, e)}};
+    });
+    group = sum.term[0];
     ties += sum_of_lanes(at_max);
   }
 
@@ -253,7 +263,7 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&
     largest = max_or_second(m, largest);
     largest_negated = max_or_second(none - m, largest_negated);
   }
-  const bool ordinary = largest_lane(max_or_second(largest_negated, largest)) <= ExpConstants<T>::largest_origin;
+  const bool ordinary = is_small_origin(max_or_second(largest_negated, largest));
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const Vec<T> m = load(max + tiles.lane(t));
     if (ordinary) {

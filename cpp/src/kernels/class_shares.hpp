@@ -185,7 +185,7 @@ struct ClassShares {
     const Vec<T> e_low = rows(factor_low), all = rows(spread), all_low = rows(spread_low);
     // e * high + addend(e); of exponentials so small that the product with a low part would be subnormal, and slow, that part
     // is left out.
-    const Vec<T> limit = scaled.subnormal * splat((T)(sizeof(T) == 4 ? 0x1p26 : 0x1p54)), none = zero<T>();
+    const Vec<T> limit = scaled.bound * splat((T)(sizeof(T) == 4 ? 0x1p26 : 0x1p54)), none = zero<T>();
     const auto difference = [=](Vec<T> e, auto&& addend) CROSSENT_LAMBDA {
       if (__builtin_expect(any_less(e, limit), 0)) return scaled.of_tiny(e, addend(select(e < limit, none, e)));
       return scaled.sum(e, addend(e));

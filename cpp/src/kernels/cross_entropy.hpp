@@ -76,7 +76,7 @@ struct CrossEntropyTerms {
   }
 
   CROSSENT_INLINE void write_loss(const Totals& t, ptrdiff_t first_row, ptrdiff_t lane, ptrdiff_t count) {
-    const Vec<double> log = log_sum<T>(t);
+    const Vec<double> log = log_sum_to_round<T>(t);
     Pair<Vec<double>> loss{zero<double>(), zero<double>()};
     if constexpr (kIndex) loss = loss_of_target(t, log, lane);
     if constexpr (kClassTerms) {
@@ -98,6 +98,8 @@ struct CrossEntropyTerms {
   CROSSENT_INLINE Pair<Vec<double>> loss_of_target(const Totals& t, Vec<double> log, ptrdiff_t lane) const {
     const Vec<double> none = zero<double>(), infinite = splat(__builtin_inf());
     Vec<double> weight = load(target_weight + lane), max = t.max, x = load_as_double(target_logit + lane);
+    // Floats leave enough bits.
+    if constexpr (sizeof(T) == 4 && !kClassTerms) return {select(weight == none, none, weight * ((max - x) + log)), none};
     if constexpr (sizeof(T) == 8) {  // the distance can overflow although its product with a weight does not
       const Mask<double> huge = max > splat(0x1p1000);
       const Vec<double> unit = select(huge, splat(0.5), splat(1.0));
@@ -210,13 +212,15 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   static constexpr bool kOutput = kGradient;
   static constexpr bool kTogether = !kClassTerms;
   const bool skips;
-  ptrdiff_t rows = 0;  // of the group
+  ptrdiff_t rows = 0;             // of the group
+  bool has_exponentials = false;  // of its targets
 
   CROSSENT_INLINE explicit CrossEntropy(const CrossEntropyRun& r) : Base(r), TermsOfKind(r), skips(kIndex && r.skips) {}
 
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t count) {
     this->first_row = first;
     this->rows = count;
+    this->has_exponentials = false;
     this->target = run.target + first;
     this->target_weight = run.target_weight + first;
     this->gradient_scale = run.gradient_scale + first;
@@ -224,16 +228,38 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
 
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) {
     Base::tile_step(tiles);
-    for (ptrdiff_t t = 0; kIndex && t < tiles.count; ++t) {
-      const T* tile = tiles.logits + t * tiles.size;
-      const ptrdiff_t first = tiles.lane(t), rows = between(0, this->rows - first, kTileRows<T>);
-      for (ptrdiff_t r = 0; r < rows; ++r) {
-        const int64_t c = target[first + r];
-        this->target_logit[first + r] = c >= 0 ? tile[c * kTileRows<T> + r] : (T)0;
-        if constexpr (kGradient) this->target_class[first + r] = (T)c;
+    if constexpr (kIndex) {
+      for (ptrdiff_t lane = 0; lane < rows; lane += 8) {
+        const Vec<double> classes = load_partial((const double*)target + lane, rows - lane, 0.0);
+        store_rounded(this->target_class + lane, whole_numbers(classes));
       }
+      for (ptrdiff_t t = 0; t < tiles.count; ++t) tile_targets(tiles, t);
+      has_exponentials = true;
     }
     if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
+  }
+  // The logits of a tile's targets, and their exponentials. Looked for class by class where there are few (10 classes: TODO).
+  CROSSENT_INLINE void tile_targets(const Tiles<T>& tiles, ptrdiff_t t) {
+    const T *logits = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
+    const ptrdiff_t first = tiles.lane(t);
+    T *target_logit = this->target_logit + first, *exponential = this->target_gradient + first;
+    if (tiles.classes > kShortTile) {
+      for (ptrdiff_t r = 0; r < kTileRows<T> && first + r < rows; ++r) {
+        const int64_t c = target[first + r];
+        target_logit[r] = c >= 0 ? logits[c * kTileRows<T> + r] : (T)0;
+        if constexpr (kGradient) exponential[r] = c >= 0 ? kept[c * kTileRows<T> + r] : (T)0;
+      }
+      return;
+    }
+    const Vec<T> targets = load(this->target_class + first);
+    Vec<T> number = zero<T>(), x = zero<T>(), e = zero<T>();
+    for (ptrdiff_t c = 0; c < tiles.classes; ++c, number = number + splat((T)1)) {
+      const Mask<T> is_target = number == targets;
+      x = select(is_target, load(logits + c * kTileRows<T>), x);
+      if constexpr (kGradient) e = select(is_target, load(kept + c * kTileRows<T>), e);
+    }
+    store(target_logit, x);
+    if constexpr (kGradient) store(exponential, e);
   }
 
   CROSSENT_INLINE void fetch_target(ptrdiff_t lane, const RowInput<T>& x) {
@@ -282,7 +308,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t lanes) {
     if constexpr (kGradient && kIndex) {
       // The exponential of the target, for now.
-      for (ptrdiff_t lane = 0; lane < lanes; lane += kTileRows<T>) {
+      for (ptrdiff_t lane = 0; !has_exponentials && lane < lanes; lane += kTileRows<T>) {
         const Exponential<T> exponential(load(statistics.max + lane));
         store(this->target_gradient + lane, exponential.of_any(load(this->target_logit + lane)));
       }
@@ -292,7 +318,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
       this->write_loss(t, this->first_row, lane, count);
       if constexpr (kGradient) this->prepare_gradient(t, statistics, lane);
     }
-    if constexpr (kGradient) this->scale.find_subnormal(lanes);
+    if constexpr (kGradient) this->scale.find_bounds(lanes);
     for (ptrdiff_t lane = 0; skips && lane < count; ++lane) {
       if (!live(lane)) run.result[this->first_row + lane] = 0;
     }

@@ -331,8 +331,8 @@ struct DivergenceTerms {
       p_scale.set(lane, only_where<T>(valid, scaled(p_inverse, factor)), p_statistics);
       q_scale.set(lane, only_where<T>(valid, scaled(q_inverse, factor)), q_statistics);
     }
-    p_scale.find_subnormal(lanes);
-    q_scale.find_subnormal(lanes);
+    p_scale.find_bounds(lanes);
+    q_scale.find_bounds(lanes);
   }
   static CROSSENT_INLINE Pair<Vec<double>> scaled(const Pair<Vec<double>>& a, Vec<double> factor) {
     const Vec<double> high = a.high * factor;

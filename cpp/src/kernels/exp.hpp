@@ -90,9 +90,10 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
 // number (so that a constant that is added exactly to all x changes no bit), and hardly one where x is much smaller than
 // origin. A two-sum of x - origin would take 3 operations of 19 more (softmax of 1000 floats: 0.32 -> 0.30 ns per element;
 // without AVX-512 it takes 4).
-template <class T>
+// One origin for each lane, or Four of them.
+template <class T, class Origin = Vec<T>>
 struct Exponential {
-  Vec<T> minus_origin, lowest, coarse, fine;
+  Origin minus_origin, lowest, coarse, fine;
 
   CROSSENT_INLINE explicit Exponential(Vec<T> origin)
       : minus_origin(zero<T>() - origin), lowest(origin + splat(ExpConstants<T>::floor)) {
@@ -102,7 +103,7 @@ struct Exponential {
     coarse = select(nearest > origin, nearest - splat(ExpConstants<T>::grid), nearest);
     fine = origin - coarse;
   }
-  CROSSENT_INLINE Exponential(Vec<T> minus, Vec<T> low, Vec<T> on_grid, Vec<T> rest)
+  CROSSENT_INLINE Exponential(const Origin& minus, const Origin& low, const Origin& on_grid, const Origin& rest)
       : minus_origin(minus), lowest(low), coarse(on_grid), fine(rest) {}
 
   // x is raised to where the exponential is 0, rather than the result replaced: one operation, and no infinities to care for.
@@ -121,7 +122,10 @@ struct Exponential {
   CROSSENT_INLINE V of_raised(const V& x, const V& difference) const {
     using K = ExpConstants<T>;
     if constexpr (sizeof(V) > sizeof(Vec<T>) && kParts > 1) {  // too few registers
-      return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return of_raised(x.of[i], difference.of[i]); });
+      return each_of_four<T>([&](int i) CROSSENT_LAMBDA {
+        const Exponential<T> one(at(minus_origin, i), at(lowest, i), at(coarse, i), at(fine, i));
+        return one.of_raised(x.of[i], difference.of[i]);
+      });
     }
     const V shifted = fma(difference, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
     const V rest = (x - fma(n, splat(K::ln2_hi), coarse)) - fine;
@@ -150,6 +154,15 @@ struct Exponential {
     result = select(limit >= magnitude, (*this)(x), of_large);
   }
 };
+
+// One for each of four vectors.
+template <class T>
+CROSSENT_INLINE Exponential<T, Four<T>> four_exponentials(const Exponential<T> (&of)[4]) {
+  return {{{of[0].minus_origin, of[1].minus_origin, of[2].minus_origin, of[3].minus_origin}},
+          {{of[0].lowest, of[1].lowest, of[2].lowest, of[3].lowest}},
+          {{of[0].coarse, of[1].coarse, of[2].coarse, of[3].coarse}},
+          {{of[0].fine, of[1].fine, of[2].fine, of[3].fine}}};
+}
 
 // Whether all lanes of an origin are such as operator() of Exponential takes.
 template <class T>

@@ -36,9 +36,9 @@ template <class T, class B, class C>
 CROSSENT_INLINE Four<T> fma(const Four<T>& a, const B& b, const C& c) {
   return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return fma(a.of[i], at(b, i), at(c, i)); });
 }
-template <class T>
-CROSSENT_INLINE Four<T> max_or_second(const Vec<T>& a, const Four<T>& b) {
-  return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return max_or_second(a, b.of[i]); });
+template <class T, class A>
+CROSSENT_INLINE Four<T> max_or_second(const A& a, const Four<T>& b) {
+  return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return max_or_second(at(a, i), b.of[i]); });
 }
 template <class T>
 CROSSENT_INLINE Four<T> power_of_two(const Four<T>& shifter) {

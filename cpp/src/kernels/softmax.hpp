@@ -32,25 +32,26 @@ struct FromStatistics {
 // The factor that turns a kept exponential into what a kernel returns: factor * p, p = e * 2**-bias * inverse * shift.
 // Two numbers for float32; for float64 `low` carries what `high` lacks, without which softmax would be 3.04 ULP off, not 2.2.
 // `before` is 1 but for a factor so small that `high` would be subnormal: then it takes the bias away first.
-// Exponentials below `subnormal` give subnormal results, which some processors compute a hundred times slower: those results
-// are made as whole numbers of the smallest one instead.
+// Exponentials below a limit give subnormal results, which some processors compute a hundred times slower: those results are
+// made as whole numbers of the smallest one instead. `bound` is not below the limit.
 template <class T>
 struct alignas(kVectorBytes) Scale {
   static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
-  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>], subnormal[kGroupRows<T>];
+  T before[kGroupRows<T>], high[kGroupRows<T>], low[kGroupRows<T>], bound[kGroupRows<T>];
   bool plain = false;  // all of `before` is 1
 
   CROSSENT_INLINE void set(ptrdiff_t lane, const Pair<Vec<double>>& factor, const GroupStatistics<T>& statistics) {
     const Vec<double> none = zero<double>(), unbias = splat(kUnbias<T>), tiny = splat(kTiny);
     const Vec<double> shift = load(statistics.shift + lane), shift_low = load(statistics.shift_low + lane);
     const Vec<double> value = factor.high * shift, unbiased = value * unbias;
-    const Mask<double> is_tiny = (unbiased < tiny) & (unbiased > none - tiny);
+    const Vec<double> magnitude = max_or_second(unbiased, none - unbiased);
     if (lane == 0 && !plain) {
       fill(before, kGroupRows<T>, (T)1);
       plain = true;
     }
     store_rounded(high + lane, unbiased);
-    if (__builtin_expect(lane_bits(is_tiny) != 0, 0)) {
+    const Mask<double> is_tiny = magnitude < tiny;
+    if (__builtin_expect(any_less(magnitude, tiny), 0)) {
       store_rounded(before + lane, select(is_tiny, unbias, splat(1.0)));
       store_rounded(high + lane, select(is_tiny, value, unbiased));
       plain = false;
@@ -62,32 +63,33 @@ struct alignas(kVectorBytes) Scale {
     }
   }
 
-  // To be called when all are set. In type T: a division of float64 would be a tenth of the time that softmax takes for 10
-  // classes.
-  CROSSENT_INLINE void find_subnormal(ptrdiff_t lanes) {
-    const Vec<T> none = zero<T>();
+  // To be called when all are set.
+  CROSSENT_INLINE void find_bounds(ptrdiff_t lanes) {
     for (ptrdiff_t lane = 0; lane < lanes; lane += Vec<T>::kLanes) {
-      const Vec<T> factor = load(high + lane), magnitude = select(factor < none, none - factor, factor);
       const Mask<T> is_plain = load(before + lane) == splat((T)1);
-      store(subnormal + lane, select(is_plain, splat(Smallest<T>::normal) / magnitude, none));
+      store(bound + lane, select(is_plain, subnormal_bound(load(high + lane)), zero<T>()));
     }
   }
 
   // factor * p of an exponential.
   template <bool kPlain>
   struct Scaled {
-    Vec<T> before, high, low, subnormal;
+    Vec<T> before, high, low, bound;
+    CROSSENT_INLINE Vec<T> limit() const {
+      const Vec<T> none = zero<T>(), magnitude = max_or_second(none - high, high);
+      return select(bound > none, splat(Smallest<T>::normal) / magnitude, none);
+    }
     CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const {
-      if (__builtin_expect(any_less(e, subnormal), 0)) {
-        // What takes the others' place in the product is twice the limit, at which it might still be subnormal, and slow.
-        const Mask<T> is_subnormal = e < subnormal;
-        return select(is_subnormal, multiples_of_smallest(e, high), product(select(is_subnormal, subnormal + subnormal, e)));
+      if (__builtin_expect(any_less(e, bound), 0)) {
+        // What takes the others' place in the product is above the limit, at which it might still be subnormal, and slow.
+        const Mask<T> is_subnormal = e < limit();
+        return select(is_subnormal, multiples_of_smallest(e, high), product(select(is_subnormal, bound + bound, e)));
       }
       return product(e);
     }
     CROSSENT_INLINE Four<T> operator()(const Four<T>& e) const {
       const Vec<T> smallest = smaller(smaller(e.of[0], e.of[1]), smaller(e.of[2], e.of[3]));
-      if (__builtin_expect(any_less(smallest, subnormal), 0)) {
+      if (__builtin_expect(any_less(smallest, bound), 0)) {
         return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return (*this)(e.of[i]); });
       }
       return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return product(e.of[i]); });
@@ -101,7 +103,7 @@ struct alignas(kVectorBytes) Scale {
     // The same where some products are subnormal: nothing beside any but the smallest addends, and made apart beside 0.
     CROSSENT_INLINE Vec<T> of_tiny(Vec<T> e, Vec<T> addend) const {
       const Vec<T> none = zero<T>(), magnitude = max_or_second(addend, none - addend);
-      const Mask<T> is_subnormal = e < subnormal;
+      const Mask<T> is_subnormal = e < limit();
       const Mask<T> is_near =
           is_subnormal & (magnitude > none) & (magnitude < splat((T)(sizeof(T) == 4 ? 0x1p-100 : 0x1p-960)));
       if (lane_bits(is_near) != 0) return sum(e, addend);
@@ -111,7 +113,7 @@ struct alignas(kVectorBytes) Scale {
   };
   template <bool kPlain, class Rows>
   CROSSENT_INLINE Scaled<kPlain> pick(Rows rows) const {
-    return {rows(before), rows(high), rows(low), rows(subnormal)};
+    return {rows(before), rows(high), rows(low), rows(bound)};
   }
   // Calls write(scaled) with the one of the two that serves.
   template <class Rows, class Write>
@@ -175,7 +177,7 @@ struct Softmax : FromStatistics<T, true> {
       const Totals t = totals(statistics, lane);
       scale.set(lane, only_where<T>(t.valid, inverse_sum<T>(t)), statistics);
     }
-    scale.find_subnormal(lanes);
+    scale.find_bounds(lanes);
   }
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
@@ -204,7 +206,7 @@ struct LogSoftmax : FromStatistics<T, false> {
   CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
     for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);
-      store_rounded(log_of_sum + lane, select(t.valid, log_sum<T>(t), splat((double)__builtin_nan(""))));
+      store_rounded(log_of_sum + lane, select(t.valid, log_sum_to_round<T>(t), splat((double)__builtin_nan(""))));
     }
   }
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
@@ -234,7 +236,7 @@ struct LogSumExp : FromStatistics<T, false> {
   CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t) {
     for (ptrdiff_t lane = 0; lane < count; lane += 8) {
       const Totals t = totals(statistics, lane);
-      const Vec<double> result = select(t.valid, t.max + log_sum<T>(t), select(t.sum == t.sum, t.max, t.sum));
+      const Vec<double> result = select(t.valid, t.max + log_sum_to_round<T>(t), select(t.sum == t.sum, t.max, t.sum));
       store_up_to(this->run.result + this->first_row + lane, count - lane, result);
     }
   }

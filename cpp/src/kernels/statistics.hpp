@@ -248,28 +248,32 @@ struct Tiles {
 };
 
 template <class T>
-CROSSENT_INLINE void copy_maxima(const Tiles<T>& tiles, const T* maxima, T* to) {
+CROSSENT_INLINE void copy_maxima(Tiles<T> tiles, const T* maxima, T* to) {
   for (ptrdiff_t t = 0; t < tiles.count; ++t) store(to + tiles.lane(t), load(maxima + tiles.lane(t)));
 }
 
-// Calls add(t, exponential) for each tile: exponential(x) is exp(x - max) * 2**bias, the origin being 0 where the maximum is
-// -inf.
-template <class T, class Add>
-CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&& add) {
-  const Vec<T> lowest = splat((T)-__builtin_inf()), none = zero<T>();
-  Vec<T> largest = lowest, largest_negated = lowest;
+// Whether the maxima of all tiles are such as Exponential takes for an origin.
+template <class T>
+CROSSENT_INLINE bool are_small_origins(Tiles<T> tiles, const T* max) {
+  Vec<T> largest = splat((T)-__builtin_inf()), largest_negated = largest;
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const Vec<T> m = load(max + tiles.lane(t));
     largest = max_or_second(m, largest);
-    largest_negated = max_or_second(none - m, largest_negated);
+    largest_negated = max_or_second(zero<T>() - m, largest_negated);
   }
-  const bool ordinary = is_small_origin(max_or_second(largest_negated, largest));
-  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+  return is_small_origin(max_or_second(largest_negated, largest));
+}
+
+// Calls add(t, exponential) for each tile from `first` on: exponential(x) is exp(x - max) * 2**bias, the origin being 0 where
+// the maximum is -inf.
+template <class T, class Add>
+CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, ptrdiff_t first, bool small, Add&& add) {
+  for (ptrdiff_t t = first; t < tiles.count; ++t) {
     const Vec<T> m = load(max + tiles.lane(t));
-    if (ordinary) {
+    if (small) {
       add(t, Exponential<T>(m));
     } else {
-      const Exponential<T> exponential(select(m > lowest, m, none));
+      const Exponential<T> exponential(select(m > splat((T)-__builtin_inf()), m, zero<T>()));
       add(t, [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); });
     }
   }
@@ -277,7 +281,7 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, Add&
 
 // The sums over all classes but the maxima, of tiles of at most kMost classes, from their exponentials.
 template <ptrdiff_t kMost, class T>
-CROSSENT_SHARED void sum_kept_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+CROSSENT_SHARED void sum_kept_tiles(Tiles<T> tiles, GroupStatistics<T>& group) {
   const Vec<T> one = splat((T)1), none = zero<T>();
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
@@ -293,19 +297,42 @@ CROSSENT_SHARED void sum_kept_tiles(const Tiles<T>& tiles, GroupStatistics<T>& g
   }
 }
 
-// The sums over all classes but the maxima, of tiles of at most kShortTile classes: first the exponentials of all tiles, so
-// that there is always something to compute. There is NaN in `logits` and 0 in `kept` for classes that are missing.
+// The exponentials of tiles of at most kShortTile classes: of four tiles together, since one tile has few to go on with while
+// others wait.
 template <class T>
-CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
-  with_exponentials(tiles, group.max, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
-    const T* tile = tiles.logits + t * tiles.size;
-    T* kept = tiles.kept + t * tiles.size;
+CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
+  const bool small = are_small_origins(tiles, max);
+  ptrdiff_t t = 0;
+  for (; small && t + 4 <= tiles.count; t += 4) {
+    const T* of_tiles = max + tiles.lane(t);
+    constexpr ptrdiff_t rows = kTileRows<T>;
+    const auto exponential =
+        four_exponentials({Exponential<T>(load(of_tiles)), Exponential<T>(load(of_tiles + rows)),
+                           Exponential<T>(load(of_tiles + 2 * rows)), Exponential<T>(load(of_tiles + 3 * rows))});
     for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
-      tiles.prefetch(t, c);
-      store(kept + c * kTileRows<T>, exponential(load(tile + c * kTileRows<T>)));
+      const ptrdiff_t first = t * tiles.size + c * rows;
+      for (ptrdiff_t i = 0; i < 4; ++i) tiles.prefetch(t + i, c);
+      const Four<T> x = each_of_four<T>([&](int i) CROSSENT_LAMBDA { return load(tiles.logits + first + i * tiles.size); });
+      const Four<T> e = exponential(x);
+      for (int i = 0; i < 4; ++i) store(tiles.kept + first + i * tiles.size, e.of[i]);
+    }
+    tiles.work_on_columns(tiles.count * tiles.classes);
+  }
+  with_exponentials(tiles, max, t, small, [&](ptrdiff_t tile, auto exponential) CROSSENT_LAMBDA {
+    for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+      const ptrdiff_t i = tile * tiles.size + c * kTileRows<T>;
+      tiles.prefetch(tile, c);
+      store(tiles.kept + i, exponential(load(tiles.logits + i)));
     }
     tiles.work_on_columns(tiles.classes);
   });
+}
+
+// The sums over all classes but the maxima, of such tiles. There is NaN in `logits` and 0 in `kept` for classes that are
+// missing.
+template <class T>
+CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  keep_short_tiles(tiles, group.max);
   if (tiles.classes <= 2) return sum_kept_tiles<2>(tiles, group);
   if (tiles.classes <= 4) return sum_kept_tiles<4>(tiles, group);
   if (tiles.classes <= 8) return sum_kept_tiles<8>(tiles, group);
@@ -316,7 +343,8 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
 template <bool kKeep, class T>
 CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
   const Vec<T> one = splat((T)1), none = zero<T>();
-  with_exponentials(tiles, group.max, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
+  const bool small = are_small_origins(tiles, group.max);
+  with_exponentials(tiles, group.max, 0, small, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
     const T* tile = tiles.logits + t * tiles.size;
     T* kept = tiles.kept + t * tiles.size;
     const Vec<T> m = load(group.max + tiles.lane(t));
@@ -359,7 +387,6 @@ struct Totals {
 
 template <class T>
 CROSSENT_INLINE Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_lane) {
-  const Vec<double> infinite = splat(__builtin_inf());
   Totals t;
   t.max = load_as_double(group.max + first_lane);
   t.sum = load(group.sum + first_lane);
@@ -370,7 +397,9 @@ CROSSENT_INLINE Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_l
   } else {
     t.rest = {fma(t.sum, splat(kUnbias<T>), other_maxima), zero<double>()};
   }
-  t.valid = (t.max > zero<double>() - infinite) & (t.max < infinite) & (t.sum == t.sum);
+  // NaN where the maximum is infinite, too.
+  const Vec<double> marked = fma(t.max, zero<double>(), t.sum);
+  t.valid = marked == marked;
   return t;
 }
 
@@ -378,6 +407,12 @@ CROSSENT_INLINE Totals totals(const GroupStatistics<T>& group, ptrdiff_t first_l
 template <class T>
 CROSSENT_INLINE Vec<double> log_sum(const Totals& t) {
   return log1p<sizeof(T) == 8>(t.rest);
+}
+// For what is rounded to T.
+template <class T>
+CROSSENT_INLINE Vec<double> log_sum_to_round(const Totals& t) {
+  if constexpr (sizeof(T) == 4) return log1p_for_float(t.rest.high);
+  return log_sum<T>(t);
 }
 
 // 1 / (1 + rest), the largest probability.

@@ -79,22 +79,27 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   });
 }
 
-// Some classes of rows that lie one element apart: of adjacent tiles together, so that a class's neighbours in memory are
-// touched together (of a large array each class is in a page of its own); `size`: elements from one tile to the next. The rows'
-// maxima are raised.
+// Some classes of the rows of one tile, which lie one element apart. The rows' maxima are raised.
+template <class S, class T, class Load>
+CROSSENT_INLINE void load_column(const S* p, ptrdiff_t class_stride, ptrdiff_t classes, T* tile, T* maxima, Load&& load_rows) {
+  Vec<T> max = load(maxima);
+  for (ptrdiff_t c = 0; c < classes; ++c, p = (const S*)((const char*)p + class_stride), tile += kTileRows<T>) {
+    const Vec<T> v = load_rows(p);
+    store(tile, v);
+    max = max_or_second(v, max);
+  }
+  store(maxima, max);
+}
+// The same of adjacent tiles together, so that a class's neighbours in memory are touched together (of a large array each class
+// is in a page of its own); `size`: elements from one tile to the next.
 template <class S, class T>
 CROSSENT_INLINE void load_columns(const S* p, ptrdiff_t class_stride, ptrdiff_t rows, ptrdiff_t classes, T* tiles,
                                   ptrdiff_t size, T* maxima) {
-  for (ptrdiff_t r = 0; r < rows; r += kTileRows<T>, tiles += size) {
-    const ptrdiff_t left = rows - r;
-    Vec<T> max = load(maxima + r);
-    for (ptrdiff_t c = 0; c < classes; ++c) {
-      const S* from = (const S*)((const char*)p + c * class_stride) + r;
-      const Vec<T> v = left >= kTileRows<T> ? load(from) : load_some(from, left);
-      store(tiles + c * kTileRows<T>, v);
-      max = max_or_second(v, max);
-    }
-    store(maxima + r, max);
+  for (; rows >= kTileRows<T>; rows -= kTileRows<T>, p += kTileRows<T>, tiles += size, maxima += kTileRows<T>) {
+    load_column(p, class_stride, classes, tiles, maxima, [](const S* from) CROSSENT_LAMBDA { return load(from); });
+  }
+  if (rows > 0) {
+    load_column(p, class_stride, classes, tiles, maxima, [=](const S* from) CROSSENT_LAMBDA { return load_some(from, rows); });
   }
 }
 
@@ -116,8 +121,10 @@ struct ColumnReader {
     const ptrdiff_t n = more < classes - done ? more : classes - done;
     if (n <= 0) return;
     const char* p = from.data + done * from.class_stride;
-    for (ptrdiff_t c = kDistance; c < kDistance + n; ++c) {
-      for (ptrdiff_t r = 0; r <= rows; r += kTileRows<T>) __builtin_prefetch(p + c * from.class_stride + r * from.row_stride);
+    for (ptrdiff_t c = done + kDistance; c < done + n + kDistance; ++c) {
+      // Beyond the last class come the rows of the next group.
+      const ptrdiff_t column = c < classes ? c * from.class_stride : (c - classes) * from.class_stride + rows * from.row_stride;
+      for (ptrdiff_t r = 0; r <= rows; r += kTileRows<T>) __builtin_prefetch(from.data + column + r * from.row_stride);
     }
     with_elements<T>(from.type, [&](auto* typed) CROSSENT_LAMBDA {
       load_columns((decltype(typed))p, from.class_stride, rows, n, tiles + done * kTileRows<T>, size, maxima);

@@ -245,6 +245,20 @@ CROSSENT_INLINE Vec<T> multiples_of_smallest(Vec<T> a, Vec<T> b) {
   return r;
 }
 
+// The smallest normal number / |a|, or up to an eighth more: a straight line between powers of two, since the bits of a number
+// grow as its logarithm does, nearly.
+template <class T>
+CROSSENT_INLINE Vec<T> subnormal_bound(Vec<T> a) {
+  using Integer = typename NativeOf<T>::mask;
+  Vec<T> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    constexpr int exponent_bit = 8 * sizeof(T) - 2;
+    const Integer magnitude = (Integer)a.part[i] << 1 >> 1;
+    r.part[i] = (typename Vec<T>::Native)(((Integer{} + 1) << exponent_bit) - magnitude);
+  });
+  return r;
+}
+
 // Past the caches, to an address that is a multiple of kVectorBytes.
 template <class T>
 CROSSENT_INLINE void store_past_caches(T* p, Vec<T> a) {
@@ -358,6 +372,14 @@ CROSSENT_INLINE Vec<double> load_as_double(const double* p) { return load(p); }
 CROSSENT_INLINE Vec<double> load_as_double(const float* p) {
   Vec<double> r;
   for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = load_widened(p + i * Vec<double>::kNativeLanes); });
+  return r;
+}
+// 8 whole numbers of magnitudes below 2**51: as low bits of doubles.
+CROSSENT_INLINE Vec<double> whole_numbers(Vec<double> bits_of_integers) {
+  Vec<double> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    r.part[i] = (NativeDouble)((NativeInt64)bits_of_integers.part[i] + 0x4338000000000000) - 0x1.8p+52;
+  });
   return r;
 }
 CROSSENT_INLINE void store_rounded(double* p, Vec<double> a) { store(p, a); }

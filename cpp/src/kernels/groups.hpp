@@ -83,30 +83,6 @@ CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptr
   return adjacent ? a.data + first * a.row_stride : nullptr;
 }
 
-// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride; or row r, all of its
-// classes, `stride` bytes after the one before it.
-template <class T>
-struct TileOutput {
-  T* data;
-  ptrdiff_t stride, first, last;
-  bool stream, by_rows;
-};
-// Writes element(c), class c of all rows at once. kByRows: `out` may be by rows, which takes the code of some more elements.
-template <bool kByRows, class T, class F>
-CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
-  if (kByRows && out.by_rows) {
-    for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      Vec<T> v[kChunk<T>];
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i);
-      store_chunk_of_rows(v, (char*)(out.data + c), out.stride);
-    });
-  } else if (out.stream) {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c));
-  } else {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c));
-  }
-}
-
 // The output of a group's whole tiles in columns, a few classes of all of them at a time: straight to where it belongs, or, of
 // another type, by way of the place of its logits.
 template <class Op, class T>
@@ -341,69 +317,4 @@ void process(const RunType& run) {
   if (in_tiles > 0) process_tiles(op, run, in_tiles);
   if (in_tiles < run.rows) process_rows(op, run, in_tiles);
   if (run.stream) finish_stream();
-}
-
-// How a formula is applied along the classes: per-row coefficients are one number, or one for each lane of a tile.
-template <class T>
-struct OneRow {
-  ptrdiff_t lane;
-  CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return splat(coefficient[lane]); }
-};
-template <class T>
-struct TileOfRows {
-  ptrdiff_t lane;
-  CROSSENT_INLINE Vec<T> operator()(const T* coefficient) const { return load(coefficient + lane); }
-};
-
-// Rows from this size on are written in whole cache lines, after a first vector that may be shorter.
-constexpr ptrdiff_t kAlignedBytes = 1024;
-
-// out[i] = element(i, load) for n elements; kStream: past the caches; kFour: four vectors at a time.
-template <bool kStream, bool kFour, class T, class Element>
-CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  ptrdiff_t i = 0;
-  if (n * (ptrdiff_t)sizeof(T) >= kAlignedBytes) {
-    i = (ptrdiff_t)(-(uintptr_t)out % kVectorBytes / sizeof(T));
-    if (i > 0) store_partial(out, i, element((ptrdiff_t)0, FullLoad{}));
-  }
-  const auto put = [&](ptrdiff_t at, Vec<T> v) CROSSENT_LAMBDA {
-    if constexpr (kStream) {
-      store_past_caches(out + at, v);
-    } else {
-      store(out + at, v);
-    }
-  };
-  if constexpr (kFour) {
-    for (; i + 4 * lanes <= n; i += 4 * lanes) {
-      const Four<T> v = element(i, FourLoad{});
-      put(i, v.of[0]);
-      put(i + lanes, v.of[1]);
-      put(i + 2 * lanes, v.of[2]);
-      put(i + 3 * lanes, v.of[3]);
-    }
-  }
-  for (; !kFour && i + 2 * lanes <= n; i += 2 * lanes) {
-    const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
-    put(i, a);
-    put(i + lanes, b);
-  }
-  for (; i + lanes <= n; i += lanes) put(i, element(i, FullLoad{}));
-  if (i < n) store_partial(out + i, n - i, element(i, PartialLoad{n - i}));
-}
-
-// Writes a row block by block: block(first, n) gives element(i, load), the elements of a vector from i of that block on.
-template <bool kFour, class T, class Block>
-CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block&& block) {
-  for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
-    const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
-    const auto element = block(first, n);
-    T* p = out.block(first);
-    if (out.stream && n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0) {
-      write_block<true, kFour>(p, n, element);
-    } else {
-      write_block<false, kFour>(p, n, element);
-    }
-    out.written(first, n);
-  }
 }

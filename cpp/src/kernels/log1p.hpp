@@ -38,7 +38,8 @@ CROSSENT_INLINE Vec<double> log1p(Pair<Vec<double>> x) {
 }
 
 // log1p(x) for results that are rounded to float32: within 2**-42.1 of it, exact at 0. Half as many operations, and half as
-// many one after the other, of which there is nothing to hide where rows have few classes (log_softmax of 2 classes: TODO).
+// many one after the other, of which there are too many where rows have few classes (log_softmax of columns of 2: 1.11 -> 0.99
+// ns per element).
 CROSSENT_INLINE Vec<double> log1p_for_float(Vec<double> x) {
   constexpr double ln2 = 0x1.62e42fefa39efp-1;
   constexpr double r0 = 0x1.555555591082dp-1, r1 = 0x1.99998f5201ebep-2, r2 = 0x1.2496dff2c284fp-2, r3 = 0x1.c554a10b5f0cep-3,

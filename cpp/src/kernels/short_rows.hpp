@@ -75,10 +75,7 @@ struct ShortRows {
     const char *next = ahead[r], *later = soon[r];
     const Vec<T> m = splat(max);
     ptrdiff_t others = 0, i = 0;
-    const auto other = [&](Vec<T> v, Vec<T> e) CROSSENT_LAMBDA {
-      others += count_unequal(v, m);
-      return select(v != m, e, zero<T>());
-    };
+    const auto other = [&](Vec<T> v, Vec<T> e) CROSSENT_LAMBDA { return zero_where_equal(v, m, e, others); };
     LaneSum<T> lanes;
     lanes.clear();
     for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {

@@ -46,12 +46,12 @@ CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
 CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
 }
-// Bit i: whether lane i of the two differs. From the mask register: the comparison as a vector takes two operations more.
-CROSSENT_INLINE uint32_t unequal_lanes(NativeFloat a, NativeFloat b) {
-  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
-}
-CROSSENT_INLINE uint32_t unequal_lanes(NativeDouble a, NativeDouble b) {
-  return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+// `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs. From one mask register: the
+// comparison as a vector takes two operations more, and a second comparison.
+CROSSENT_INLINE NativeFloat zero_where_equal(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
+  const __mmask16 mask = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+  unequal = mask;
+  return (NativeFloat)_mm512_maskz_mov_ps(mask, (__m512)value);
 }
 
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {

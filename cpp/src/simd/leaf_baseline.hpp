@@ -103,5 +103,8 @@ CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm_movem
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<NativeBits>(a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<NativeBits64>(a); }
 #endif
-CROSSENT_INLINE uint32_t unequal_lanes(NativeFloat a, NativeFloat b) { return lane_signs((NativeFloat)(a != b)); }
-CROSSENT_INLINE uint32_t unequal_lanes(NativeDouble a, NativeDouble b) { return lane_signs((NativeDouble)(a != b)); }
+// `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs.
+CROSSENT_INLINE NativeFloat zero_where_equal(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
+  unequal = lane_signs((NativeFloat)(a != b));
+  return a != b ? value : NativeFloat{};
+}

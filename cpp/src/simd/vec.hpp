@@ -127,12 +127,17 @@ CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
   return bits;
 }
 
-// How many lanes of the two differ.
-template <class T>
-CROSSENT_INLINE int count_unequal(Vec<T> a, Vec<T> b) {
+// `value`, but 0 in the lanes where a and b are equal; `unequal` grows by the number of the others.
+CROSSENT_INLINE Vec<float> zero_where_equal(Vec<float> a, Vec<float> b, Vec<float> value, ptrdiff_t& unequal) {
+  Vec<float> r;
   uint32_t bits = 0;
-  for_each_part([&](int i) CROSSENT_LAMBDA { bits |= unequal_lanes(a.part[i], b.part[i]) << (i * (int)Vec<T>::kNativeLanes); });
-  return __builtin_popcount(bits);
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    uint32_t of_part;
+    r.part[i] = zero_where_equal(a.part[i], b.part[i], value.part[i], of_part);
+    bits |= of_part << (i * Vec<float>::kNativeLanes);
+  });
+  unequal += __builtin_popcount(bits);
+  return r;
 }
 
 // The larger; `b` where either is NaN. By name: gcc 12 compares and blends where one of them is a constant.
@@ -214,49 +219,6 @@ CROSSENT_INLINE void store_pair(BFloat16* p, Vec<float> a, Vec<float> b) {
     store_bfloat16_pair(p + i * lanes, a.part[i], a.part[i + 1]);
     store_bfloat16_pair(p + (kParts + i) * lanes, b.part[i], b.part[i + 1]);
   }
-}
-
-// The smallest normal number and the smallest of all, and the numbers whose last bit is 1.
-template <class T>
-struct Smallest;
-template <>
-struct Smallest<float> {
-  static constexpr float normal = 0x1p-126f, inverse = 0x1p+100f, more = 0x1p+49f, whole = 0x1p+23f;
-};
-template <>
-struct Smallest<double> {
-  static constexpr double normal = 0x1p-1022, inverse = 0x1p+1000, more = 0x1p+74, whole = 0x1p+52;
-};
-
-// a * b for a >= 0 and a subnormal product, rounded once, by arithmetic on normal numbers only: the bits of a subnormal number
-// count the smallest one.
-template <class T>
-CROSSENT_INLINE Vec<T> multiples_of_smallest(Vec<T> a, Vec<T> b) {
-  using Integer = typename NativeOf<T>::mask;
-  const Vec<T> negated = zero<T>() - b, magnitude = select(b < zero<T>(), negated, b);
-  const Vec<T> whole = splat(Smallest<T>::whole);
-  const Vec<T> count = fma(a * splat(Smallest<T>::more), magnitude * splat(Smallest<T>::inverse), whole);
-  Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    constexpr int sign_bit = 8 * sizeof(T) - 1;
-    const Integer sign = (Integer)b.part[i] >> sign_bit << sign_bit;
-    r.part[i] = (typename Vec<T>::Native)(((Integer)count.part[i] - (Integer)whole.part[i]) | sign);
-  });
-  return r;
-}
-
-// The smallest normal number / |a|, or up to an eighth more: a straight line between powers of two, since the bits of a number
-// grow as its logarithm does, nearly.
-template <class T>
-CROSSENT_INLINE Vec<T> subnormal_bound(Vec<T> a) {
-  using Integer = typename NativeOf<T>::mask;
-  Vec<T> r;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    constexpr int exponent_bit = 8 * sizeof(T) - 2;
-    const Integer magnitude = (Integer)a.part[i] << 1 >> 1;
-    r.part[i] = (typename Vec<T>::Native)(((Integer{} + 1) << exponent_bit) - magnitude);
-  });
-  return r;
 }
 
 // Past the caches, to an address that is a multiple of kVectorBytes.

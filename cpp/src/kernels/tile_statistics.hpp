@@ -1,0 +1,158 @@
+// The statistics of rows that come in tiles: vectors run across the rows, so that all is done for as many rows at once as a
+// vector has lanes.
+#pragma once
+
+// The tiles of a group. Row r of tile t is row t * kTileRows + r of the group.
+template <class T>
+struct Tiles {
+  ptrdiff_t count, classes, size;  // size: elements from one tile to the next
+  const T *logits, *second;        // second: where an operation has such
+  const T *maxima, *second_maxima;
+  T* kept;                   // room for a number an element
+  const char *ahead, *soon;  // what will be read and written next, as many cache lines as there are vectors
+  ColumnReader<T>* next;     // what will be computed next, where it is read meanwhile; or null
+  ColumnFetcher* output;     // where the results will be written, if that is to be fetched meanwhile; or null
+  CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
+  CROSSENT_INLINE void prefetch(ptrdiff_t t, ptrdiff_t c) const {
+    const ptrdiff_t line = (t * classes + c) * kVectorBytes;
+    __builtin_prefetch(ahead + line);
+    __builtin_prefetch(soon + line, 1);
+  }
+  // To be called in proportion to the classes that are computed: `computed` of the classes of one tile.
+  CROSSENT_INLINE void work_on_columns(ptrdiff_t computed) const {
+    if (!next && !output) return;
+    const ptrdiff_t share = (computed + count - 1) / count;
+    if (next) next->read(share);
+    if (output) output->fetch(share);
+  }
+};
+
+template <class T>
+CROSSENT_INLINE void copy_maxima(Tiles<T> tiles, const T* maxima, T* to) {
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) store(to + tiles.lane(t), load(maxima + tiles.lane(t)));
+}
+
+// Whether the maxima of all tiles are such as Exponential takes for an origin.
+template <class T>
+CROSSENT_INLINE bool are_small_origins(Tiles<T> tiles, const T* max) {
+  Vec<T> largest = splat((T)-__builtin_inf()), largest_negated = largest;
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const Vec<T> m = load(max + tiles.lane(t));
+    largest = max_or_second(m, largest);
+    largest_negated = max_or_second(zero<T>() - m, largest_negated);
+  }
+  return is_small_origin(max_or_second(largest_negated, largest));
+}
+
+// Calls add(t, exponential) for each tile from `first` on: exponential(x) is exp(x - max) * 2**bias, the origin being 0 where
+// the maximum is -inf.
+template <class T, class Add>
+CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, ptrdiff_t first, bool small, Add&& add) {
+  for (ptrdiff_t t = first; t < tiles.count; ++t) {
+    const Vec<T> m = load(max + tiles.lane(t));
+    if (small) {
+      add(t, Exponential<T>(m));
+    } else {
+      const Exponential<T> exponential(select(m > splat((T)-__builtin_inf()), m, zero<T>()));
+      add(t, [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); });
+    }
+  }
+}
+
+// The sums over all classes but the maxima, of tiles of at most kMost classes, from their exponentials.
+template <ptrdiff_t kMost, class T>
+CROSSENT_SHARED void sum_kept_tiles(Tiles<T> tiles, GroupStatistics<T>& group) {
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  for (ptrdiff_t t = 0; t < tiles.count; ++t) {
+    const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
+    const TileSum<T> sum = sum_short_tile<T, kMost>([&](ptrdiff_t c) CROSSENT_LAMBDA {
+      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
+      at_max = select(is_max, at_max + one, at_max);
+      return select(is_max, none, load(kept + c * kTileRows<T>));
+    });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), at_max);
+  }
+}
+
+// The exponentials of tiles of at most kShortTile classes: of four tiles together, since one tile has few to go on with while
+// others wait.
+template <class T>
+CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
+  const bool small = are_small_origins(tiles, max);
+  ptrdiff_t t = 0;
+  for (; small && t + 4 <= tiles.count; t += 4) {
+    const T* of_tiles = max + tiles.lane(t);
+    constexpr ptrdiff_t rows = kTileRows<T>;
+    const auto exponential =
+        four_exponentials({Exponential<T>(load(of_tiles)), Exponential<T>(load(of_tiles + rows)),
+                           Exponential<T>(load(of_tiles + 2 * rows)), Exponential<T>(load(of_tiles + 3 * rows))});
+    for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+      const ptrdiff_t first = t * tiles.size + c * rows;
+      for (ptrdiff_t i = 0; i < 4; ++i) tiles.prefetch(t + i, c);
+      const Four<T> x = each_of_four<T>([&](int i) CROSSENT_LAMBDA { return load(tiles.logits + first + i * tiles.size); });
+      const Four<T> e = exponential(x);
+      for (int i = 0; i < 4; ++i) store(tiles.kept + first + i * tiles.size, e.of[i]);
+    }
+    tiles.work_on_columns(tiles.count * tiles.classes);
+  }
+  with_exponentials(tiles, max, t, small, [&](ptrdiff_t tile, auto exponential) CROSSENT_LAMBDA {
+    for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
+      const ptrdiff_t i = tile * tiles.size + c * kTileRows<T>;
+      tiles.prefetch(tile, c);
+      store(tiles.kept + i, exponential(load(tiles.logits + i)));
+    }
+    tiles.work_on_columns(tiles.classes);
+  });
+}
+
+// The sums over all classes but the maxima, of such tiles. There is NaN in `logits` and 0 in `kept` for classes that are
+// missing.
+template <class T>
+CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  keep_short_tiles(tiles, group.max);
+  if (tiles.classes <= 2) return sum_kept_tiles<2>(tiles, group);
+  if (tiles.classes <= 4) return sum_kept_tiles<4>(tiles, group);
+  if (tiles.classes <= 8) return sum_kept_tiles<8>(tiles, group);
+  if (tiles.classes <= 12) return sum_kept_tiles<12>(tiles, group);
+  sum_kept_tiles<kShortTile>(tiles, group);
+}
+// Of longer tiles, the exponentials kept only where asked for.
+template <bool kKeep, class T>
+CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  const bool small = are_small_origins(tiles, group.max);
+  with_exponentials(tiles, group.max, 0, small, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
+    const T* tile = tiles.logits + t * tiles.size;
+    T* kept = tiles.kept + t * tiles.size;
+    const Vec<T> m = load(group.max + tiles.lane(t));
+    Vec<T> at_max = none;
+    TileSum<T> sum;
+    sum_tile<1>(
+        &sum, tiles.classes,
+        [&](ptrdiff_t c) CROSSENT_LAMBDA {
+          tiles.prefetch(t, c);
+          const Vec<T> x = load(tile + c * kTileRows<T>), e = exponential(x);
+          const Mask<T> is_max = x == m;
+          if constexpr (kKeep) store(kept + c * kTileRows<T>, e);
+          at_max = select(is_max, at_max + one, at_max);
+          return Terms<T, 1>{{select(is_max, none, e)}};
+        },
+        [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), at_max);
+  });
+}
+
+// The statistics of the rows of tiles of at most kBlock classes. Their exponentials are in `kept` where kKeep.
+template <bool kKeep, class T>
+CROSSENT_SHARED void tile_statistics(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  copy_maxima(tiles, tiles.maxima, group.max);
+  if (tiles.classes <= kShortTile) {
+    sum_short_tiles(tiles, group);
+  } else {
+    sum_long_tiles<kKeep>(tiles, group);
+  }
+}

@@ -223,6 +223,25 @@ def test_rows_of_other_magnitudes_do_not_change_their_neighbours(classes, dtype)
             assert_rows_keep_their_bits(part, expected, f"{layout}, row {row}")
 
 
+@pytest.mark.usefixtures("simd")
+@pytest.mark.parametrize(("dtype", "bias"), [(np.float32, 64), (np.float64, 128)])
+def test_subnormal_gradients_of_huge_factors_do_not_depend_on_their_neighbours(dtype, bias):
+    """Their exponentials are nearly subnormal themselves, and those of the first row exactly 0."""
+    rng = np.random.default_rng(0)
+    smallest = {np.float32: 126, np.float64: 1022}[dtype]
+    for classes in [*range(2, 7)] * 60:
+        below = (smallest + bias + rng.uniform(0, 0.5, 8)) * np.log(2)
+        x = np.zeros((8, classes), dtype)
+        x[:, -1] = -below
+        factor = rng.uniform(1, 4) * 2.0**bias * (classes - 1)
+        beside = x.copy()
+        beside[0, -1] = -3000
+        target = np.zeros(8, np.int64)
+        alone = crossent.cross_entropy_backward(factor, x, target, reduction="sum")
+        together = crossent.cross_entropy_backward(factor, beside, target, reduction="sum")
+        assert alone[1:].tobytes() == together[1:].tobytes()
+
+
 def test_every_class_count_alone_and_in_a_batch():
     """Each count's row alone, and in the middle of a batch of four."""
     for dtype in available_dtypes():

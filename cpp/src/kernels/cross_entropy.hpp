@@ -33,7 +33,7 @@ struct CrossEntropyTerms {
   T target_gradient[kGroupRows<T>];
 
   CROSSENT_INLINE explicit CrossEntropyTerms(const CrossEntropyRun& r) : run(r), shares(r) {
-    clear_rows<T>(r.rows, target_logit, target_class);
+    clear_rows<T>(r.rows, target_logit, target_class, target_gradient);
     if constexpr (kClassTerms) clear_rows<T>(r.rows, distance, distance_low, product_sum, product_sum_low);
   }
 
@@ -76,7 +76,7 @@ struct CrossEntropyTerms {
   }
 
   CROSSENT_INLINE void write_loss(const Totals& t, ptrdiff_t first_row, ptrdiff_t lane, ptrdiff_t count) {
-    const Vec<double> log = log_sum_to_round<T>(t);
+    const Vec<double> log = kClassTerms ? log_sum<T>(t) : log_sum_to_round<T>(t);
     Pair<Vec<double>> loss{zero<double>(), zero<double>()};
     if constexpr (kIndex) loss = loss_of_target(t, log, lane);
     if constexpr (kClassTerms) {
@@ -229,7 +229,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) {
     Base::tile_step(tiles);
     if constexpr (kIndex) {
-      for (ptrdiff_t lane = 0; lane < rows; lane += 8) {
+      for (ptrdiff_t lane = 0; (kGradient || tiles.classes <= kShortTile) && lane < rows; lane += 8) {
         const Vec<double> classes = load_partial((const double*)target + lane, rows - lane, 0.0);
         store_rounded(this->target_class + lane, whole_numbers(classes));
       }
@@ -245,8 +245,8 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     const ptrdiff_t first = tiles.lane(t);
     T *target_logit = this->target_logit + first, *exponential = this->target_gradient + first;
     if (tiles.classes > kShortTile) {
-      for (ptrdiff_t r = 0; r < kTileRows<T> && first + r < rows; ++r) {
-        const int64_t c = target[first + r];
+      for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) {
+        const int64_t c = first + r < rows ? target[first + r] : -1;
         target_logit[r] = c >= 0 ? logits[c * kTileRows<T> + r] : (T)0;
         if constexpr (kGradient) exponential[r] = c >= 0 ? kept[c * kTileRows<T> + r] : (T)0;
       }

@@ -90,7 +90,7 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
 // number (so that a constant that is added exactly to all x changes no bit), and hardly one where x is much smaller than
 // origin. A two-sum of x - origin would take 3 operations of 19 more (softmax of 1000 floats: 0.32 -> 0.30 ns per element;
 // without AVX-512 it takes 4).
-// One origin for each lane, or Four of them.
+// Origin: a vector of origins, or Four for the four vectors that go together.
 template <class T, class Origin = Vec<T>>
 struct Exponential {
   Origin minus_origin, lowest, coarse, fine;

@@ -105,7 +105,11 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
       with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
         const auto column = (decltype(typed))(base + k * a.class_stride);
         const T* of_class = logits + k * kTileRows<T>;
-        for (ptrdiff_t t = 0; t < count; ++t) store(column + tiles.lane(t), load(of_class + t * tiles.size));
+        ptrdiff_t t = 0;
+        for (; t + 1 < count; t += 2) {
+          store_pair(column + tiles.lane(t), load(of_class + t * tiles.size), load(of_class + (t + 1) * tiles.size));
+        }
+        if (t < count) store(column + tiles.lane(t), load(of_class + t * tiles.size));
       });
     }
   }

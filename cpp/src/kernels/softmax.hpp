@@ -33,7 +33,7 @@ struct FromStatistics {
 // Two numbers for float32; for float64 `low` carries what `high` lacks, without which softmax would be 3.04 ULP off, not 2.2.
 // `before` is 1 but for a factor so small that `high` would be subnormal: then it takes the bias away first.
 // Exponentials below a limit give subnormal results, which some processors compute a hundred times slower: those results are
-// made as whole numbers of the smallest one instead. `bound` is not below the limit.
+// made as whole numbers of the smallest one instead. `bound` is not below the limit, but 0 where `before` is not 1.
 template <class T>
 struct alignas(kVectorBytes) Scale {
   static constexpr double kTiny = sizeof(T) == 4 ? 0x1p-120 : 0x1p-960;
@@ -67,7 +67,9 @@ struct alignas(kVectorBytes) Scale {
   CROSSENT_INLINE void find_bounds(ptrdiff_t lanes) {
     for (ptrdiff_t lane = 0; lane < lanes; lane += Vec<T>::kLanes) {
       const Mask<T> is_plain = load(before + lane) == splat((T)1);
-      store(bound + lane, select(is_plain, subnormal_bound(load(high + lane)), zero<T>()));
+      // Of factors above 1 the limit is below the smallest normal number, and the bound may be anything.
+      const Vec<T> at_least_normal = max_or_second(subnormal_bound(load(high + lane)), splat(Smallest<T>::normal));
+      store(bound + lane, select(is_plain, at_least_normal, zero<T>()));
     }
   }
 
@@ -180,7 +182,7 @@ struct Softmax : FromStatistics<T, true> {
     scale.find_bounds(lanes);
   }
   CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
-    const auto probability = scale.template pick<false>(TileOfRows<T>{tiles.lane(t)});
+    const auto probability = scale.template pick<true>(TileOfRows<T>{tiles.lane(t)});  // 1 / sum is never tiny
     const T* kept = tiles.kept + t * tiles.size;
     write_tile<true>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
   }

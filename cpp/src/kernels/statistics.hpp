@@ -253,7 +253,7 @@ template <class T>
 CROSSENT_INLINE Vec<double> log_sum(const Totals& t) {
   return log1p<sizeof(T) == 8>(t.rest);
 }
-// For what is rounded to T.
+// For results of type T, and for losses, whose sums over the rows are rounded to T in the end.
 template <class T>
 CROSSENT_INLINE Vec<double> log_sum_to_round(const Totals& t) {
   if constexpr (sizeof(T) == 4) return log1p_for_float(t.rest.high);

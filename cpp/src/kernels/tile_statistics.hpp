@@ -96,7 +96,7 @@ CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
       const Four<T> e = exponential(x);
       for (int i = 0; i < 4; ++i) store(tiles.kept + first + i * tiles.size, e.of[i]);
     }
-    tiles.work_on_columns(tiles.count * tiles.classes);
+    tiles.work_on_columns(tiles.count * tiles.classes);  // all: they are few
   }
   with_exponentials(tiles, max, t, small, [&](ptrdiff_t tile, auto exponential) CROSSENT_LAMBDA {
     for (ptrdiff_t c = 0; c < tiles.classes; ++c) {

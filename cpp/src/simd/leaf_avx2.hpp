@@ -122,7 +122,7 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return (uint32_t)_mm256_movemask_ps((__m256)a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm256_movemask_pd((__m256d)a); }
 // `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs.
-CROSSENT_INLINE NativeFloat zero_where_equal(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
+CROSSENT_INLINE NativeFloat zero_where_equal_lanes(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
   unequal = lane_signs((NativeFloat)(a != b));
   return a != b ? value : NativeFloat{};
 }

@@ -48,7 +48,7 @@ CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
 }
 // `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs. From one mask register: the
 // comparison as a vector takes two operations more, and a second comparison.
-CROSSENT_INLINE NativeFloat zero_where_equal(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
+CROSSENT_INLINE NativeFloat zero_where_equal_lanes(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
   const __mmask16 mask = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
   unequal = mask;
   return (NativeFloat)_mm512_maskz_mov_ps(mask, (__m512)value);

@@ -104,7 +104,7 @@ CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<NativeBits64>(a); }
 #endif
 // `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs.
-CROSSENT_INLINE NativeFloat zero_where_equal(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
+CROSSENT_INLINE NativeFloat zero_where_equal_lanes(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
   unequal = lane_signs((NativeFloat)(a != b));
   return a != b ? value : NativeFloat{};
 }

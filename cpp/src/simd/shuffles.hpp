@@ -1,44 +1,67 @@
-// Lanes of native vectors of any width in another order, spelled out for the compiler.
+// Lanes of native vectors of any width in another order.
 #pragma once
 
+template <int... lane>
+struct LaneNumbers {};
+template <int count, int... lane>
+struct CountLanes : CountLanes<count - 1, count - 1, lane...> {};
+template <int... lane>
+struct CountLanes<0, lane...> {
+  using Numbers = LaneNumbers<lane...>;
+};
+template <class Order, class Native, int... lane>
+CROSSENT_INLINE Native reordered(Native a, Native b, LaneNumbers<lane...>) {
+  return __builtin_shufflevector(a, b, Order::from(lane, (int)sizeof...(lane))...);
+}
+// Lane i of the result is lane Order::from(i, lanes) of a followed by b.
+template <class Order, class Native>
+CROSSENT_INLINE Native reordered(Native a, Native b) {
+  return reordered<Order>(a, b, typename CountLanes<sizeof(Native) / sizeof(a[0])>::Numbers{});
+}
+
 // Lane i of the result is lane i ^ step.
+template <int step>
+struct Exchange {
+  static constexpr int from(int i, int) { return i ^ step; }
+};
 template <int step, class Native>
 CROSSENT_INLINE Native exchange(Native a) {
-  constexpr int lanes = sizeof(Native) / sizeof(a[0]);
-  if constexpr (lanes == 2) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step);
-  } else if constexpr (lanes == 4) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step);
-  } else if constexpr (lanes == 8) {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step);
+  return reordered<Exchange<step>>(a, a);
+}
+
+// Element e of several vectors one after the other, of which the first two come as they are, then the third beside what was
+// taken of those.
+template <class Order>
+struct FromFirstTwo {
+  static constexpr int from(int i, int lanes) {
+    const int e = Order::element(i, lanes);
+    return e < 2 * lanes ? e : 0;
+  }
+};
+template <class Order>
+struct FromThird {
+  static constexpr int from(int i, int lanes) {
+    const int e = Order::element(i, lanes);
+    return e < 2 * lanes ? i : e - lanes;
+  }
+};
+// Lane i of the result is element Order::element(i, lanes) of `count` vectors, two or three.
+template <class Order, int count, class Native>
+CROSSENT_INLINE Native elements_of(const Native* v) {
+  const Native of_two = reordered<FromFirstTwo<Order>>(v[0], v[1]);
+  if constexpr (count == 2) {
+    return of_two;
   } else {
-    return __builtin_shufflevector(a, a, 0 ^ step, 1 ^ step, 2 ^ step, 3 ^ step, 4 ^ step, 5 ^ step, 6 ^ step, 7 ^ step,
-                                   8 ^ step, 9 ^ step, 10 ^ step, 11 ^ step, 12 ^ step, 13 ^ step, 14 ^ step, 15 ^ step);
+    return reordered<FromThird<Order>>(of_two, v[2]);
   }
 }
 
-// The lanes of two vectors that stand at even and at odd places; and back: those of one after those of the other, in turns.
-template <int odd, class Native>
-CROSSENT_INLINE Native every_second(Native a, Native b) {
-  constexpr int lanes = sizeof(Native) / sizeof(a[0]);
-  if constexpr (lanes == 4) {
-    return __builtin_shufflevector(a, b, odd, odd + 2, odd + 4, odd + 6);
-  } else if constexpr (lanes == 8) {
-    return __builtin_shufflevector(a, b, odd, odd + 2, odd + 4, odd + 6, odd + 8, odd + 10, odd + 12, odd + 14);
-  } else {
-    return __builtin_shufflevector(a, b, odd, odd + 2, odd + 4, odd + 6, odd + 8, odd + 10, odd + 12, odd + 14, odd + 16,
-                                   odd + 18, odd + 20, odd + 22, odd + 24, odd + 26, odd + 28, odd + 30);
-  }
-}
-template <int first, class Native>
-CROSSENT_INLINE Native in_turns(Native a, Native b) {
-  constexpr int lanes = sizeof(Native) / sizeof(a[0]), i = first * lanes / 2, j = i + lanes;
-  if constexpr (lanes == 4) {
-    return __builtin_shufflevector(a, b, i, j, i + 1, j + 1);
-  } else if constexpr (lanes == 8) {
-    return __builtin_shufflevector(a, b, i, j, i + 1, j + 1, i + 2, j + 2, i + 3, j + 3);
-  } else {
-    return __builtin_shufflevector(a, b, i, j, i + 1, j + 1, i + 2, j + 2, i + 3, j + 3, i + 4, j + 4, i + 5, j + 5, i + 6,
-                                   j + 6, i + 7, j + 7);
-  }
-}
+// Every count-th element from `first` on; and back: vector number k of those that hold the lanes of `count` vectors in turns.
+template <int count, int first>
+struct EveryOther {
+  static constexpr int element(int i, int) { return count * i + first; }
+};
+template <int count, int k>
+struct InTurns {
+  static constexpr int element(int i, int lanes) { return (k * lanes + i) % count * lanes + (k * lanes + i) / count; }
+};

@@ -30,8 +30,8 @@ CROSSENT_INLINE Vec<T> multiples_of_smallest(Vec<T> a, Vec<T> b) {
   return r;
 }
 
-// The smallest normal number / |a|, or up to an eighth more: a straight line between powers of two, since the bits of a number
-// grow as its logarithm does, nearly.
+// The smallest normal number / |a|, or up to an eighth more, for |a| of at most 1: a straight line between powers of two, since
+// the bits of a number grow as its logarithm does, nearly.
 template <class T>
 CROSSENT_INLINE Vec<T> subnormal_bound(Vec<T> a) {
   using Integer = typename NativeOf<T>::mask;

@@ -127,16 +127,16 @@ CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
   return bits;
 }
 
-// `value`, but 0 in the lanes where a and b are equal; `unequal` grows by the number of the others.
-CROSSENT_INLINE Vec<float> zero_where_equal(Vec<float> a, Vec<float> b, Vec<float> value, ptrdiff_t& unequal) {
+// `value`, but 0 in the lanes where a and b are equal; `unequal_so_far` grows by the number of the others.
+CROSSENT_INLINE Vec<float> zero_where_equal(Vec<float> a, Vec<float> b, Vec<float> value, ptrdiff_t& unequal_so_far) {
   Vec<float> r;
   uint32_t bits = 0;
   for_each_part([&](int i) CROSSENT_LAMBDA {
     uint32_t of_part;
-    r.part[i] = zero_where_equal(a.part[i], b.part[i], value.part[i], of_part);
+    r.part[i] = zero_where_equal_lanes(a.part[i], b.part[i], value.part[i], of_part);
     bits |= of_part << (i * Vec<float>::kNativeLanes);
   });
-  unequal += __builtin_popcount(bits);
+  unequal_so_far += __builtin_popcount(bits);
   return r;
 }
 
@@ -207,10 +207,10 @@ CROSSENT_INLINE void store(BFloat16* p, Vec<float> a) {
   });
 }
 // Two vectors, one after the other.
-template <class S>
-CROSSENT_INLINE void store_pair(S* p, Vec<float> a, Vec<float> b) {
+template <class S, class T>
+CROSSENT_INLINE void store_pair(S* p, Vec<T> a, Vec<T> b) {
   store(p, a);
-  store(p + Vec<float>::kLanes, b);
+  store(p + Vec<T>::kLanes, b);
 }
 CROSSENT_INLINE void store_pair(BFloat16* p, Vec<float> a, Vec<float> b) {
   constexpr ptrdiff_t lanes = Vec<float>::kNativeLanes;

@@ -83,7 +83,8 @@ template <class T>
 CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
   const bool small = are_small_origins(tiles, max);
   ptrdiff_t t = 0;
-  for (; small && t + 4 <= tiles.count; t += 4) {
+  // Not where a vector takes four registers.
+  for (; kParts < 4 && small && t + 4 <= tiles.count; t += 4) {
     const T* of_tiles = max + tiles.lane(t);
     constexpr ptrdiff_t rows = kTileRows<T>;
     const auto exponential =

@@ -47,6 +47,9 @@ constexpr T kLargestOrigin = target::ExpConstants<T>::largest_origin;
 void log1p(const double* high, const double* low, double* result) {
   target::store(result, target::log1p<true>({target::load(high), target::load(low)}));
 }
+void log1p_for_float(const double* x, const double*, double* result) {
+  target::store(result, target::log1p_for_float(target::load(x)));
+}
 
 // --- errors -----------------------------------------------------------------------------------------------------------
 
@@ -191,7 +194,8 @@ struct ExpRanges {
 };
 
 // x with an evenly distributed logarithm to base 2.
-Worst random_log1p(unsigned long long points, double first, double last, bool with_low) {
+using Log1p = void(const double* high, const double* low, double* result);
+Worst random_log1p(Log1p& function, unsigned long long points, double first, double last, bool with_low) {
   Random random{2};
   double high[kLanes<double>], low[kLanes<double>] = {}, result[kLanes<double>];
   Worst worst;
@@ -200,7 +204,7 @@ Worst random_log1p(unsigned long long points, double first, double last, bool wi
       high[i] = std::exp2(random.between(first, last));
       if (with_low) low[i] = random.low_part(high[i]);
     }
-    log1p(high, low, result);
+    function(high, low, result);
     for (int i = 0; i < kLanes<double>; ++i) {
       const long double exact = std::log1p(static_cast<long double>(high[i]) + static_cast<long double>(low[i]));
       worst.add(result[i], exact, spacing_at<double>(exact), high[i], low[i]);
@@ -232,8 +236,10 @@ int main(int count, char** argument) {
   random_exp<double, long double>(points, true).print("exp of a pair, float64", range64.random);
   random_relative_exp<float, double>(points).print("exp(x - origin), float32", "random");
   random_relative_exp<double, long double>(points).print("exp(x - origin), float64", "random");
-  random_log1p(points, -1000, 64, false).print("log1p, float64", "[2**-1000, 2**64], random");
-  random_log1p(points, -10, 10, false).print("log1p, float64", "[2**-10, 2**10], random");
-  random_log1p(points, -10, 10, true).print("log1p of a pair, float64", "[2**-10, 2**10], random");
+  random_log1p(log1p, points, -1000, 64, false).print("log1p, float64", "[2**-1000, 2**64], random");
+  random_log1p(log1p, points, -10, 10, false).print("log1p, float64", "[2**-10, 2**10], random");
+  random_log1p(log1p, points, -10, 10, true).print("log1p of a pair, float64", "[2**-10, 2**10], random");
+  random_log1p(log1p_for_float, points, -1000, 64, false).print("log1p for float32, float64", "[2**-1000, 2**64], random");
+  random_log1p(log1p_for_float, points, -10, 10, false).print("log1p for float32, float64", "[2**-10, 2**10], random");
   return 0;
 }

@@ -306,13 +306,16 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
+  // The exponentials of the targets of rows, in the place of their gradients for now.
+  CROSSENT_INLINE void take_exponentials(ptrdiff_t lanes) {
+    for (ptrdiff_t lane = 0; lane < lanes; lane += kTileRows<T>) {
+      const Exponential<T> exponential(load(statistics.max + lane));
+      store(this->target_gradient + lane, exponential.of_any(load(this->target_logit + lane)));
+    }
+  }
   CROSSENT_SHARED void finish(ptrdiff_t count, ptrdiff_t lanes) {
     if constexpr (kGradient && kIndex) {
-      // The exponential of the target, for now.
-      for (ptrdiff_t lane = 0; !has_exponentials && lane < lanes; lane += kTileRows<T>) {
-        const Exponential<T> exponential(load(statistics.max + lane));
-        store(this->target_gradient + lane, exponential.of_any(load(this->target_logit + lane)));
-      }
+      if (!has_exponentials) take_exponentials(lanes);
     }
     for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
       const Totals t = totals(statistics, lane);

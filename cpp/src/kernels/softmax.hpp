@@ -90,7 +90,7 @@ struct alignas(kVectorBytes) Scale {
       }
       return product(e);
     }
-    // Shared, for it would be there for each vector of each kernel's loop (a tenth of the library).
+    // Shared, for it would be there for each vector of each kernel's loop.
     CROSSENT_SHARED void multiply_subnormal(const Vec<T>& e, Vec<T>& result) const {
       // What takes the others' place in the product is above the limit, at which it might still be subnormal, and slow.
       const Mask<T> is_subnormal = e < limit();

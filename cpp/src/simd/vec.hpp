@@ -336,7 +336,7 @@ CROSSENT_INLINE Vec<double> load_as_double(const float* p) {
   for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = load_widened(p + i * Vec<double>::kNativeLanes); });
   return r;
 }
-// 8 whole numbers of magnitudes below 2**51: as low bits of doubles.
+// 8 integers of magnitudes below 2**51, loaded as if they were doubles, as the doubles that they are.
 CROSSENT_INLINE Vec<double> whole_numbers(Vec<double> bits_of_integers) {
   Vec<double> r;
   for_each_part([&](int i) CROSSENT_LAMBDA {

@@ -113,7 +113,7 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
   // Results of 16 bits are converted from the cache. Pages that were just allocated are cleared when they are first written to,
   // which leaves them in a cache (1024 x 50257 into new memory: 1.55 ns per element past the caches, 1.15 through them; columns
   // gain nothing).
-  if (direct_ && operands.output >= 0 && item_size(space.dtype(operands.output)) > 2) {
+  if (kernels.streams && direct_ && operands.output >= 0 && item_size(space.dtype(operands.output)) > 2) {
     const std::ptrdiff_t row_bytes = classes * item_size(space.dtype(operands.output));
     const std::ptrdiff_t bytes = space.rows() * row_bytes;
     const bool large = row_bytes >= kStreamLongRowBytes || (row_bytes >= kStreamRowBytes && bytes >= kStreamBytes);

@@ -63,6 +63,7 @@ extern const KernelTable table = {
     &kernel_runs,
     scratch_bytes,
     kBlock<float>,
+    kStreams,
     CROSSENT_FOR_TYPES(Softmax),
     CROSSENT_FOR_TYPES(LogSoftmax),
     CROSSENT_FOR_TYPES(LogSumExp),

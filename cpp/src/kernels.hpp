@@ -91,6 +91,7 @@ struct KernelTable {
   unsigned long long* runs;  // how many kernel calls this table has served
   size_t (*scratch_bytes)(ptrdiff_t classes);
   ptrdiff_t tile_limit;
+  bool streams;  // whether Run::stream has an effect
   Kernel softmax[kComputeTypes];
   Kernel log_softmax[kComputeTypes];
   Kernel logsumexp[kComputeTypes];  // the result is float64

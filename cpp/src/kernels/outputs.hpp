@@ -18,7 +18,7 @@ CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i);
       store_chunk_of_rows(v, (char*)(out.data + c), out.stride);
     });
-  } else if (out.stream) {
+  } else if (kStreams && out.stream) {
     for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c));
   } else {
     for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c));
@@ -40,36 +40,33 @@ struct TileOfRows {
 // Rows from this size on are written in whole cache lines, after a first vector that may be shorter.
 constexpr ptrdiff_t kAlignedBytes = 1024;
 
-// out[i] = element(i, load) for n elements; kStream: past the caches; kFour: four vectors at a time.
-template <bool kStream, bool kFour, class T, class Element>
-CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, Element&& element) {
+// out[i] = element(i, load) for n elements; `stream`: past the caches, asked at each store, since two copies of the loops would
+// make these functions twice as large; kFour: four vectors at a time, where a vector is one register. Where it is four, one at
+// a time is as much.
+template <bool kFour, class T, class Element>
+CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, bool stream, Element&& element) {
   constexpr ptrdiff_t lanes = Vec<T>::kLanes;
+  constexpr bool four = kFour && kParts == 1, two = !four && kParts < 4;
+  const auto put = [&](ptrdiff_t i, const auto&... v) CROSSENT_LAMBDA {
+    ptrdiff_t at = i - lanes;
+    if (kStreams && stream) {
+      (store_past_caches(out + (at += lanes), v), ...);
+    } else {
+      (store(out + (at += lanes), v), ...);
+    }
+  };
   ptrdiff_t i = 0;
   if (n * (ptrdiff_t)sizeof(T) >= kAlignedBytes) {
     i = (ptrdiff_t)(-(uintptr_t)out % kVectorBytes / sizeof(T));
     if (i > 0) store_partial(out, i, element((ptrdiff_t)0, FullLoad{}));
   }
-  const auto put = [&](ptrdiff_t at, Vec<T> v) CROSSENT_LAMBDA {
-    if constexpr (kStream) {
-      store_past_caches(out + at, v);
-    } else {
-      store(out + at, v);
-    }
-  };
-  if constexpr (kFour) {
+  if constexpr (four) {
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
       const Four<T> v = element(i, FourLoad{});
-      put(i, v.of[0]);
-      put(i + lanes, v.of[1]);
-      put(i + 2 * lanes, v.of[2]);
-      put(i + 3 * lanes, v.of[3]);
+      put(i, v.of[0], v.of[1], v.of[2], v.of[3]);
     }
   }
-  for (; !kFour && i + 2 * lanes <= n; i += 2 * lanes) {
-    const Vec<T> a = element(i, FullLoad{}), b = element(i + lanes, FullLoad{});
-    put(i, a);
-    put(i + lanes, b);
-  }
+  for (; two && i + 2 * lanes <= n; i += 2 * lanes) put(i, element(i, FullLoad{}), element(i + lanes, FullLoad{}));
   for (; i + lanes <= n; i += lanes) put(i, element(i, FullLoad{}));
   if (i < n) store_partial(out + i, n - i, element(i, PartialLoad{n - i}));
 }
@@ -81,11 +78,8 @@ CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block
     const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
     const auto element = block(first, n);
     T* p = out.block(first);
-    if (out.stream && n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0) {
-      write_block<true, kFour>(p, n, element);
-    } else {
-      write_block<false, kFour>(p, n, element);
-    }
+    const bool whole_lines = n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0;
+    write_block<kFour>(p, n, out.stream && whole_lines, element);
     out.written(first, n);
   }
 }

@@ -1,6 +1,12 @@
 // What leaves of 16-byte vectors share, in generic vectors.
 #pragma once
 
+// None past the caches: NEON has no such store for single vectors, and the code for it would be a fourth of the baseline's.
+constexpr bool kStreams = false;
+CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { __builtin_memcpy(p, &a, sizeof a); }
+CROSSENT_INLINE void finish_stream() {}
+
 CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
   return load_first_by_copy(p, count, fill);
 }

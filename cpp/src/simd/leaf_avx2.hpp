@@ -49,6 +49,7 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)a)); }
 
+constexpr bool kStreams = true;  // there are stores past the caches
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm256_stream_ps(p, (__m256)a); }
 CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm256_stream_pd(p, (__m256d)a); }
 CROSSENT_INLINE void finish_stream() { _mm_sfence(); }

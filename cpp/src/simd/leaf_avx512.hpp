@@ -63,6 +63,7 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)a)); }
 
+constexpr bool kStreams = true;  // there are stores past the caches
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm512_stream_ps(p, (__m512)a); }
 CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { _mm512_stream_pd(p, (__m512d)a); }
 CROSSENT_INLINE void finish_stream() { _mm_sfence(); }

@@ -71,10 +71,6 @@ CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
 }
 #endif
 
-CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
-CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { __builtin_memcpy(p, &a, sizeof a); }
-CROSSENT_INLINE void finish_stream() {}
-
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16_t lane[4];
   __builtin_memcpy(lane, p, sizeof lane);

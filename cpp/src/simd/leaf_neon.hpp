@@ -33,11 +33,6 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vc
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)vcvt_f64_f32(vld1_f32(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { vst1_f32(p, vcvt_f32_f64((float64x2_t)a)); }
 
-// There is no such store for single vectors.
-CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { vst1q_f32(p, (float32x4_t)a); }
-CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { vst1q_f64(p, (float64x2_t)a); }
-CROSSENT_INLINE void finish_stream() {}
-
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16x4_t lanes;
   __builtin_memcpy(&lanes, p, sizeof lanes);

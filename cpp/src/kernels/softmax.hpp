@@ -83,18 +83,11 @@ struct alignas(kVectorBytes) Scale {
     }
     CROSSENT_INLINE Vec<T> operator()(Vec<T> e) const {
       if (__builtin_expect(any_less(e, bound), 0)) {
-        const Scaled scaled = *this;  // a copy, so that this one can stay in registers
-        Vec<T> result;
-        scaled.multiply_subnormal(e, result);
-        return result;
+        // What takes the others' place in the product is above the limit, at which it might still be subnormal, and slow.
+        const Mask<T> is_subnormal = e < limit();
+        return select(is_subnormal, multiples_of_smallest(e, high), product(select(is_subnormal, bound + bound, e)));
       }
       return product(e);
-    }
-    // Shared, for it would be there for each vector of each kernel's loop.
-    CROSSENT_SHARED void multiply_subnormal(const Vec<T>& e, Vec<T>& result) const {
-      // What takes the others' place in the product is above the limit, at which it might still be subnormal, and slow.
-      const Mask<T> is_subnormal = e < limit();
-      result = select(is_subnormal, multiples_of_smallest(e, high), product(select(is_subnormal, bound + bound, e)));
     }
     CROSSENT_INLINE Four<T> operator()(const Four<T>& e) const {
       const Vec<T> smallest = smaller(smaller(e.of[0], e.of[1]), smaller(e.of[2], e.of[3]));

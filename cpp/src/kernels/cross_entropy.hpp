@@ -328,7 +328,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
-  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const TileOfRows<T> rows{tiles.lane(t)};
     const T *kept = tiles.kept + t * tiles.size, *second = tiles.second + t * tiles.size;
     const auto gradient = this->element(rows, this->scale.template pick<false>(rows));

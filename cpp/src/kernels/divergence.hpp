@@ -301,13 +301,12 @@ struct DivergenceTerms {
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      tiles.prefetch(t, c);
       Terms<T, 3> result;
       DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
                                       p_at_max, q_at_max, result);
       return result;
     };
-    sum_tile<3>(sums, tiles.classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
+    sum_tile<3>(sums, tiles.classes, term, tiles.meanwhile_of(t));
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);
@@ -364,7 +363,7 @@ struct DivergenceGradient : DivergenceTerms<T> {
   static constexpr bool kOutput = true;
   using DivergenceTerms<T>::DivergenceTerms;
 
-  CROSSENT_SHARED void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
     const T *p = tiles.logits + t * tiles.size, *q = tiles.second + t * tiles.size;
     const auto gradient = this->element(TileOfRows<T>{tiles.lane(t)});
     write_tile<false>(

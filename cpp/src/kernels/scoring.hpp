@@ -257,12 +257,11 @@ struct Scores {
     Vec<T> at_max = none;
     TileSum<T> sums[2];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      tiles.prefetch(t, c);
       const Vec<T> v = load(tile + c * kTileRows<T>);
       if (__builtin_expect(!small, 0)) return MomentSum<T>::template terms<true>(v, m, exponential, at_max);
       return MomentSum<T>::template terms<false>(v, m, exponential, at_max);
     };
-    sum_tile<2>(sums, classes, term, [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
+    sum_tile<2>(sums, classes, term, tiles.meanwhile_of(t));
     double low[kTileRows<T>];
     store_as_double(statistics.ties + lane, at_max);
     sums[0].write(statistics.sum + lane, statistics.sum_low + lane);

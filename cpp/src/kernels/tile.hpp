@@ -79,36 +79,15 @@ CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char*
   });
 }
 
-// Some classes of the rows of one tile, which lie one element apart. The rows' maxima are raised.
-template <class S, class T, class Load>
-CROSSENT_INLINE void load_column(const S* p, ptrdiff_t class_stride, ptrdiff_t classes, T* tile, T* maxima, Load&& load_rows) {
-  Vec<T> max = load(maxima);
-  for (ptrdiff_t c = 0; c < classes; ++c, p = (const S*)((const char*)p + class_stride), tile += kTileRows<T>) {
-    const Vec<T> v = load_rows(p);
-    store(tile, v);
-    max = max_or_second(v, max);
-  }
-  store(maxima, max);
-}
-// The same of adjacent tiles together, so that a class's neighbours in memory are touched together (of a large array each class
-// is in a page of its own); `size`: elements from one tile to the next.
-template <class S, class T>
-CROSSENT_INLINE void load_columns(const S* p, ptrdiff_t class_stride, ptrdiff_t rows, ptrdiff_t classes, T* tiles,
-                                  ptrdiff_t size, T* maxima) {
-  for (; rows >= kTileRows<T>; rows -= kTileRows<T>, p += kTileRows<T>, tiles += size, maxima += kTileRows<T>) {
-    load_column(p, class_stride, classes, tiles, maxima, [](const S* from) CROSSENT_LAMBDA { return load(from); });
-  }
-  if (rows > 0) {
-    load_column(p, class_stride, classes, tiles, maxima, [=](const S* from) CROSSENT_LAMBDA { return load_some(from, rows); });
-  }
-}
-
-// Columns that are read little by little, while other rows are computed: memory is the slower of the two.
+// Columns that are read little by little, while other rows are computed, since memory is the slower of the two: all rows of a
+// class before the next class, so that its neighbours in memory are touched together (of a large array each class is in a page
+// of its own). The rows' maxima are raised meanwhile.
 template <class T>
 struct ColumnReader {
   Operand from;
-  ptrdiff_t rows, classes, size, done = 0;
+  ptrdiff_t rows, classes, size;  // size: elements from one tile to the next
   T *tiles, *maxima;
+  ptrdiff_t done = 0, owed = 0;  // classes; rows
 
   CROSSENT_INLINE ColumnReader(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t all_classes, T* target,
                                ptrdiff_t tile_size, T* target_maxima)
@@ -117,19 +96,51 @@ struct ColumnReader {
     fill(maxima, count, (T)-__builtin_inf());
   }
 
-  CROSSENT_INLINE void read(ptrdiff_t more) {
-    const ptrdiff_t n = more < classes - done ? more : classes - done;
-    if (n <= 0) return;
-    const char* p = from.data + done * from.class_stride;
-    for (ptrdiff_t c = done + kDistance; c < done + n + kDistance; ++c) {
-      // Beyond the last class come the rows of the next group.
-      const ptrdiff_t column = c < classes ? c * from.class_stride : (c - classes) * from.class_stride + rows * from.row_stride;
-      for (ptrdiff_t r = 0; r <= rows; r += kTileRows<T>) __builtin_prefetch(from.data + column + r * from.row_stride);
+  // What `vectors` more are worth; whole classes.
+  CROSSENT_INLINE void read(ptrdiff_t vectors) {
+    owed += vectors * kTileRows<T>;
+    if (owed >= rows && done < classes) read_owed();
+  }
+  CROSSENT_INLINE void read_all() {
+    owed = rows * classes;
+    read_owed();
+  }
+  CROSSENT_INLINE void read_owed() {
+    with_elements<T>(from.type, [&](auto* typed) CROSSENT_LAMBDA { read_classes((decltype(typed))from.data); });
+  }
+  // Tile by tile: class by class the same memory operations take longer (logsumexp of 1000 columns: 0.31 -> 0.34 ns per
+  // element).
+  template <class S>
+  CROSSENT_INLINE void read_classes(const S* data) {
+    constexpr ptrdiff_t lanes = kTileRows<T>;
+    const ptrdiff_t stride = from.class_stride, begin = done, whole = rows / lanes, rest = rows % lanes;
+    for (; owed >= rows && done < classes; owed -= rows) prefetch<S>(++done + kDistance - 1);
+    const ptrdiff_t n = done - begin;
+    const char* p = (const char*)data + begin * stride;
+    T* tile = tiles + begin * lanes;
+    for (ptrdiff_t t = 0; t < whole; ++t, p += lanes * sizeof(S), tile += size) {
+      read_tile(p, stride, n, tile, maxima + t * lanes, [](const char* at) CROSSENT_LAMBDA { return load((const S*)at); });
     }
-    with_elements<T>(from.type, [&](auto* typed) CROSSENT_LAMBDA {
-      load_columns((decltype(typed))p, from.class_stride, rows, n, tiles + done * kTileRows<T>, size, maxima);
-    });
-    done += n;
+    if (rest == 0) return;
+    read_tile(p, stride, n, tile, maxima + whole * lanes,
+              [=](const char* at) CROSSENT_LAMBDA { return load_some((const S*)at, rest); });
+  }
+  template <class Load>
+  static CROSSENT_INLINE void read_tile(const char* p, ptrdiff_t stride, ptrdiff_t n, T* tile, T* maximum, Load&& load_rows) {
+    Vec<T> max = load(maximum);
+    for (ptrdiff_t c = 0; c < n; ++c, p += stride, tile += kTileRows<T>) {
+      const Vec<T> v = load_rows(p);
+      store(tile, v);
+      max = max_or_second(v, max);
+    }
+    store(maximum, max);
+  }
+  template <class S>
+  CROSSENT_INLINE void prefetch(ptrdiff_t c) const {
+    // Beyond the last class come the rows of the next group.
+    const ptrdiff_t column = c < classes ? c * from.class_stride : (c - classes) * from.class_stride + rows * sizeof(S);
+    const char *line = from.data + column, *end = line + rows * sizeof(S);
+    for (; line <= end; line += kVectorBytes) __builtin_prefetch(line);
   }
   // Classes that are on their way into the first-level cache.
   static constexpr ptrdiff_t kDistance = 4;
@@ -139,15 +150,16 @@ struct ColumnReader {
 // are computed. Written without that, each line would be waited for.
 struct ColumnFetcher {
   const char* data;
-  ptrdiff_t class_stride, bytes, classes, done = 0;
+  ptrdiff_t class_stride, bytes, rows, classes;
+  ptrdiff_t done = 0, owed = 0;  // classes; rows
 
+  // What so many rows of a class more are worth; whole classes.
   CROSSENT_INLINE void fetch(ptrdiff_t more) {
-    const ptrdiff_t last = done + more < classes ? done + more : classes;
-    for (; done < last; ++done) {
-      const char* line = data + done * class_stride;
-      line -= (uintptr_t)line % kVectorBytes;
-      const char* end = data + done * class_stride + bytes;
-      for (; line < end; line += kVectorBytes) __builtin_prefetch(line, 0, 2);
+    for (owed += more; owed >= rows && done < classes; owed -= rows, ++done) {
+      const char *first = data + done * class_stride, *end = first + bytes;
+      for (const char* line = first - (uintptr_t)first % kVectorBytes; line < end; line += kVectorBytes) {
+        __builtin_prefetch(line, 0, 2);
+      }
     }
   }
 };
@@ -275,11 +287,7 @@ CROSSENT_SHARED void load_tiles(const Operand& a, ptrdiff_t first, ptrdiff_t cou
                                 T* maxima, T* staging) {
   const char* base = a.data + first * a.row_stride;
   if (is_columns<T>(a, classes)) {
-    with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
-      fill(maxima, count, (T)-__builtin_inf());
-      load_columns((decltype(typed))base, a.class_stride, count, classes, tiles, size, maxima);
-    });
-    return;
+    return ColumnReader<T>(a, first, count, classes, tiles, size, maxima).read_all();
   }
   for (ptrdiff_t done = 0; done < count; done += kTileRows<T>, tiles += size, base += kTileRows<T> * a.row_stride) {
     const ptrdiff_t rows = count - done < kTileRows<T> ? count - done : kTileRows<T>;

@@ -11,21 +11,33 @@ struct Tiles {
   const T *logits, *second;        // second: where an operation has such
   const T *maxima, *second_maxima;
   T* kept;                   // room for a number an element
-  const char *ahead, *soon;  // what will be read and written next, as many cache lines as there are vectors
+  const char *ahead, *soon;  // what will be read and written next, a cache line for each vector; or null
   ColumnReader<T>* next;     // what will be computed next, where it is read meanwhile; or null
   ColumnFetcher* output;     // where the results will be written, if that is to be fetched meanwhile; or null
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
-  CROSSENT_INLINE void prefetch(ptrdiff_t t, ptrdiff_t c) const {
-    const ptrdiff_t line = (t * classes + c) * kVectorBytes;
-    __builtin_prefetch(ahead + line);
-    __builtin_prefetch(soon + line, 1);
+  // To be called once for every vector of the group, for a few at a time: number `first` and the n - 1 that follow.
+  CROSSENT_INLINE void meanwhile(ptrdiff_t first, ptrdiff_t n) const {
+    prefetch(first, n);
+    work_on_columns(n);
   }
-  // To be called in proportion to the classes that are computed: `computed` of the classes of one tile.
-  CROSSENT_INLINE void work_on_columns(ptrdiff_t computed) const {
-    if (!next && !output) return;
-    const ptrdiff_t share = (computed + count - 1) / count;
-    if (next) next->read(share);
-    if (output) output->fetch(share);
+  // The same for a tile's vectors in turn.
+  struct InTurn {
+    const Tiles& tiles;
+    ptrdiff_t vector;
+    CROSSENT_INLINE void operator()(ptrdiff_t n) {
+      tiles.meanwhile(vector, n);
+      vector += n;
+    }
+  };
+  CROSSENT_INLINE InTurn meanwhile_of(ptrdiff_t t) const { return {*this, t * classes}; }
+  CROSSENT_INLINE void prefetch(ptrdiff_t first, ptrdiff_t n) const {
+    const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
+    for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) __builtin_prefetch(ahead + line);
+    for (ptrdiff_t line = begin; soon && line < end; line += kVectorBytes) __builtin_prefetch(soon + line, 1);
+  }
+  CROSSENT_INLINE void work_on_columns(ptrdiff_t n) const {
+    if (next) next->read(n);
+    if (output) output->fetch(n * kTileRows<T>);
   }
 };
 
@@ -56,9 +68,21 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, ptrd
       add(t, Exponential<T>(m));
     } else {
       const Exponential<T> exponential(select(m > splat((T)-__builtin_inf()), m, zero<T>()));
-      add(t, [&](Vec<T> x) CROSSENT_LAMBDA { return exponential.of_any(x); });
+      add(t, [&](const auto& x) CROSSENT_LAMBDA { return exponential.of_any(x); });
     }
   }
+}
+
+// The exponentials of n vectors, of four together where a vector is no more than two registers.
+template <class T, class Exponential>
+CROSSENT_INLINE void exponentials_of(const T* x, ptrdiff_t n, T* result, const Exponential& exponential) {
+  const T* const end = x + n * kTileRows<T>;
+  if constexpr (kParts < 4) {
+    for (; end - x >= 4 * kTileRows<T>; x += 4 * kTileRows<T>, result += 4 * kTileRows<T>) {
+      store_four(result, exponential(load_four(x)));
+    }
+  }
+  for (; x < end; x += kTileRows<T>, result += kTileRows<T>) store(result, exponential(load(x)));
 }
 
 // The sums over all classes but the maxima, of tiles of at most kMost classes, from their exponentials.
@@ -68,14 +92,14 @@ CROSSENT_SHARED void sum_kept_tiles(Tiles<T> tiles, GroupStatistics<T>& group) {
   for (ptrdiff_t t = 0; t < tiles.count; ++t) {
     const T *tile = tiles.logits + t * tiles.size, *kept = tiles.kept + t * tiles.size;
     const Vec<T> m = load(group.max + tiles.lane(t));
-    Vec<T> at_max = none;
+    Vec<T> others = none;
     const TileSum<T> sum = sum_short_tile<T, kMost>([&](ptrdiff_t c) CROSSENT_LAMBDA {
-      const Mask<T> is_max = load(tile + c * kTileRows<T>) == m;
-      at_max = select(is_max, at_max + one, at_max);
-      return select(is_max, none, load(kept + c * kTileRows<T>));
+      const Mask<T> is_other = load(tile + c * kTileRows<T>) != m;
+      others = select(is_other, others + one, others);
+      return select(is_other, load(kept + c * kTileRows<T>), none);
     });
     sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
-    store_as_double(group.ties + tiles.lane(t), at_max);
+    store_as_double(group.ties + tiles.lane(t), splat((T)kMost) - others);
   }
 }
 
@@ -94,7 +118,7 @@ CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
                            Exponential<T>(load(of_tiles + 2 * rows)), Exponential<T>(load(of_tiles + 3 * rows))});
     for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
       const ptrdiff_t offset = t * tiles.size + c * rows;
-      for (ptrdiff_t i = 0; i < 4; ++i) tiles.prefetch(t + i, c);
+      tiles.prefetch(t * tiles.classes + 4 * c, 4);
       const Four<T> x = each_of_four<T>([&](int i) CROSSENT_LAMBDA { return load(tiles.logits + offset + i * tiles.size); });
       const Four<T> e = exponential(x);
       for (int i = 0; i < 4; ++i) store(tiles.kept + offset + i * tiles.size, e.of[i]);
@@ -104,10 +128,9 @@ CROSSENT_INLINE void keep_short_tiles(Tiles<T> tiles, const T* max) {
   with_exponentials(tiles, max, t, small, [&](ptrdiff_t tile, auto exponential) CROSSENT_LAMBDA {
     for (ptrdiff_t c = 0; c < tiles.classes; ++c) {
       const ptrdiff_t i = tile * tiles.size + c * kTileRows<T>;
-      tiles.prefetch(tile, c);
       store(tiles.kept + i, exponential(load(tiles.logits + i)));
     }
-    tiles.work_on_columns(tiles.classes);
+    tiles.meanwhile(tile * tiles.classes, tiles.classes);
   });
 }
 
@@ -122,30 +145,64 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
   if (tiles.classes <= 12) return sum_kept_tiles<12>(tiles, group);
   sum_kept_tiles<kShortTile>(tiles, group);
 }
-// Of longer tiles, the exponentials kept only where asked for.
+
+// Adds n classes, at most four times as many as a vector has lanes, to the eight sums of a tile; counts those that are not the
+// maximum.
+template <class T>
+CROSSENT_INLINE void add_classes(TileSum<T>* sum, const T* logits, const T* kept, ptrdiff_t n, bool is_first, Vec<T> max,
+                                 Vec<T>& others) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes, row = lanes * kTileRows<T>;
+  const Vec<T> one = splat((T)1), none = zero<T>();
+  const auto term = [&](ptrdiff_t i) CROSSENT_LAMBDA {
+    const Mask<T> is_other = load(logits + i) != max;
+    others = select(is_other, others + one, others);
+    return select(is_other, load(kept + i), none);
+  };
+  const auto group = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const ptrdiff_t i = c * kTileRows<T>;
+    Vec<T> a = term(i);
+    if (c + lanes < n) a = a + term(i + row);
+    if (c + 2 * lanes < n) {
+      Vec<T> b = term(i + 2 * row);
+      if (c + 3 * lanes < n) b = b + term(i + 3 * row);
+      a = a + b;
+    }
+    return a;
+  };
+  for (ptrdiff_t j = 0; j < 8 && j < n; ++j) {
+    Vec<T> a = group(j);
+    if (lanes > 8 && j + 8 < n) a = a + group(j + 8);
+    is_first ? sum[j].set(a) : sum[j].add(a);
+  }
+}
+
+// Of longer tiles; the exponentials of all classes are kept where asked for.
 template <bool kKeep, class T>
 CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
-  const Vec<T> one = splat((T)1), none = zero<T>();
+  constexpr ptrdiff_t most = 4 * Vec<T>::kLanes;
+  // Two classes of columns are read at a time: of more, or of one, cache lines come too many or too late (100 x 16384 and 1000
+  // x 4100: up to a tenth more).
+  const ptrdiff_t few = tiles.next || tiles.output ? between(4, 2 * tiles.count, 16) : 16;
   const bool small = are_small_origins(tiles, group.max);
   with_exponentials(tiles, group.max, 0, small, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
-    const T* tile = tiles.logits + t * tiles.size;
-    T* kept = tiles.kept + t * tiles.size;
-    const Vec<T> m = load(group.max + tiles.lane(t));
-    Vec<T> at_max = none;
-    TileSum<T> sum;
-    sum_tile<1>(
-        &sum, tiles.classes,
-        [&](ptrdiff_t c) CROSSENT_LAMBDA {
-          tiles.prefetch(t, c);
-          const Vec<T> x = load(tile + c * kTileRows<T>), e = exponential(x);
-          const Mask<T> is_max = x == m;
-          if constexpr (kKeep) store(kept + c * kTileRows<T>, e);
-          at_max = select(is_max, at_max + one, at_max);
-          return Terms<T, 1>{{select(is_max, none, e)}};
-        },
-        [&](ptrdiff_t computed) CROSSENT_LAMBDA { tiles.work_on_columns(computed); });
-    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
-    store_as_double(group.ties + tiles.lane(t), at_max);
+    const T* x = tiles.logits + t * tiles.size;
+    T* e = tiles.kept + t * tiles.size;
+    const Vec<T> max = load(group.max + tiles.lane(t));
+    Vec<T> others = zero<T>();
+    TileSum<T> sum[8];
+    for (ptrdiff_t first = 0; first < tiles.classes; first += most) {
+      const ptrdiff_t n = between(0, tiles.classes - first, most);
+      for (ptrdiff_t c = 0; c < n; c += few) {
+        const ptrdiff_t part = between(0, n - c, few);
+        exponentials_of(x + c * kTileRows<T>, part, e + c * kTileRows<T>, exponential);
+        tiles.meanwhile(t * tiles.classes + first + c, part);
+      }
+      add_classes(sum, x, e, n, first == 0, max, others);
+      x += most * kTileRows<T>;
+      if constexpr (kKeep) e += most * kTileRows<T>;
+    }
+    joined(sum, 8).write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    store_as_double(group.ties + tiles.lane(t), splat((T)tiles.classes) - others);
   });
 }
 

@@ -56,10 +56,15 @@ struct ShortRows {
     const T lowest = -__builtin_inf();
     alignas(kVectorBytes) T by_lane[kRows * kLanes], transposed[kRows * kLanes];
     for (ptrdiff_t r = 0; r < kRows; ++r) {
-      Vec<T> m = splat(has(r) ? lowest : (T)0);
+      const T* x = logits[r];
+      Vec<T> m = splat(has(r) ? lowest : (T)0), m_of_four[4] = {m, m, m, m};
       ptrdiff_t i = has(r) ? 0 : classes;
-      for (; i + kLanes <= classes; i += kLanes) m = max_or_second(load(logits[r] + i), m);
-      if (i < classes) m = max_or_second(load_partial(logits[r] + i, classes - i, lowest), m);
+      for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
+        for (int k = 0; k < 4; ++k) m_of_four[k] = max_or_second(load(x + i + k * kLanes), m_of_four[k]);
+      }
+      for (; i + kLanes <= classes; i += kLanes) m = max_or_second(load(x + i), m);
+      if (i < classes) m = max_or_second(load_partial(x + i, classes - i, lowest), m);
+      for (const Vec<T>& others : m_of_four) m = max_or_second(others, m);
       store(by_lane + r * kLanes, m);
     }
     transpose_to_tile((const char*)by_lane, kVectorBytes, kLanes, transposed, max);
@@ -73,9 +78,8 @@ struct ShortRows {
     const T* x = logits[r];
     T* to = kept[r];
     const char *next = ahead[r], *later = soon[r];
-    const Vec<T> m = splat(max);
+    const Vec<T> m = splat(max), none = zero<T>();
     ptrdiff_t others = 0, i = 0;
-    const auto other = [&](Vec<T> v, Vec<T> e) CROSSENT_LAMBDA { return zero_where_equal(v, m, e, others); };
     LaneSum<T> lanes;
     lanes.clear();
     for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
@@ -83,17 +87,24 @@ struct ShortRows {
         __builtin_prefetch(next + line * (ptrdiff_t)sizeof(T));
         if (later) __builtin_prefetch(later + line * (ptrdiff_t)sizeof(T), 1);
       }
-      const Four<T> v = load_four(x + i), e = exponential(v);
+      const Four<T> v = load_four(x + i);
+      // Asked first: what is needed afterwards is then no vectors (softmax of 320: 0.31 -> 0.30 ns per element).
+      Lanes other[4];
+      for (int k = 0; k < 4; ++k) other[k] = unequal_lanes(v.of[k], m);
+      others += count_lanes(other);
+      const Four<T> e = exponential(v);
       if constexpr (kKeep) store_four(to + i, e);
-      lanes.add(sum_of(each_of_four<T>([&](int k) CROSSENT_LAMBDA { return other(v.of[k], e.of[k]); })));
+      lanes.add(sum_of(each_of_four<T>([&](int k) CROSSENT_LAMBDA { return only_lanes(other[k], e.of[k]); })));
     }
     if (i < classes) {
       lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
                   __builtin_prefetch(next + i * (ptrdiff_t)sizeof(T));
                   if (later) __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
                   const Vec<T> v = load(x + i, (T)-__builtin_inf()), e = exponential(v);
+                  const Mask<T> is_other = v != m;
                   if constexpr (kKeep) load.store_back(to + i, e);
-                  return Terms<T, 1>{{other(v, e)}};
+                  others += __builtin_popcount(lane_bits(is_other));
+                  return Terms<T, 1>{{select(is_other, e, none)}};
                 }).term[0]);
     }
     sum.of[0] = lanes;

@@ -46,12 +46,16 @@ CROSSENT_INLINE bool any_lane_equal(NativeFloat a, NativeFloat b) {
 CROSSENT_INLINE bool any_lane_equal(NativeDouble a, NativeDouble b) {
   return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_EQ_OQ) != 0;
 }
-// `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs. From one mask register: the
-// comparison as a vector takes two operations more, and a second comparison.
-CROSSENT_INLINE NativeFloat zero_where_equal_lanes(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
-  const __mmask16 mask = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
-  unequal = mask;
-  return (NativeFloat)_mm512_maskz_mov_ps(mask, (__m512)value);
+// Which lanes are unequal, and what is done with them: all from one comparison.
+typedef __mmask16 NativeLanes;
+CROSSENT_INLINE NativeLanes unequal_lanes(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+}
+CROSSENT_INLINE NativeFloat only_lanes(NativeLanes lanes, NativeFloat value) {
+  return (NativeFloat)_mm512_maskz_mov_ps(lanes, (__m512)value);
+}
+CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, NativeLanes d) {
+  return __builtin_popcountll(_cvtmask64_u64(_mm512_kunpackd(_mm512_kunpackw(d, c), _mm512_kunpackw(b, a))));
 }
 
 CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) {

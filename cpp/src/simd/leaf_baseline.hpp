@@ -99,8 +99,14 @@ CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm_movem
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<NativeBits>(a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<NativeBits64>(a); }
 #endif
-// `value`, but 0 in the lanes where a and b are equal; bit i of `unequal`: whether lane i differs.
-CROSSENT_INLINE NativeFloat zero_where_equal_lanes(NativeFloat a, NativeFloat b, NativeFloat value, uint32_t& unequal) {
-  unequal = lane_signs((NativeFloat)(a != b));
-  return a != b ? value : NativeFloat{};
+// Which lanes are unequal, and what is done with them.
+typedef NativeFloat NativeLanes;
+CROSSENT_INLINE NativeLanes unequal_lanes(NativeFloat a, NativeFloat b) { return (NativeFloat)(a != b); }
+CROSSENT_INLINE NativeFloat only_lanes(NativeLanes lanes, NativeFloat value) {
+  return (NativeFloat)((NativeBits)lanes & (NativeBits)value);
+}
+CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, NativeLanes d) {
+  constexpr int lanes = kNativeBytes / 4;
+  return __builtin_popcount(lane_signs(a) | lane_signs(b) << lanes) +
+         __builtin_popcount(lane_signs(c) | lane_signs(d) << lanes);
 }

@@ -127,17 +127,28 @@ CROSSENT_INLINE uint32_t lane_bits(Mask<T> mask) {
   return bits;
 }
 
-// `value`, but 0 in the lanes where a and b are equal; `unequal_so_far` grows by the number of the others.
-CROSSENT_INLINE Vec<float> zero_where_equal(Vec<float> a, Vec<float> b, Vec<float> value, ptrdiff_t& unequal_so_far) {
-  Vec<float> r;
-  uint32_t bits = 0;
-  for_each_part([&](int i) CROSSENT_LAMBDA {
-    uint32_t of_part;
-    r.part[i] = zero_where_equal_lanes(a.part[i], b.part[i], value.part[i], of_part);
-    bits |= of_part << (i * Vec<float>::kNativeLanes);
-  });
-  unequal_so_far += __builtin_popcount(bits);
+// Lanes of a vector of floats.
+struct Lanes {
+  NativeLanes part[kParts];
+};
+CROSSENT_INLINE Lanes unequal_lanes(Vec<float> a, Vec<float> b) {
+  Lanes r;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = unequal_lanes(a.part[i], b.part[i]); });
   return r;
+}
+// `value` there, 0 in the others.
+CROSSENT_INLINE Vec<float> only_lanes(const Lanes& lanes, Vec<float> value) {
+  Vec<float> r;
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = only_lanes(lanes.part[i], value.part[i]); });
+  return r;
+}
+// How many there are in all of them.
+CROSSENT_INLINE int count_lanes(const Lanes (&lanes)[4]) {
+  int count = 0;
+  for_each_part([&](int i) CROSSENT_LAMBDA {
+    count += count_lanes(lanes[0].part[i], lanes[1].part[i], lanes[2].part[i], lanes[3].part[i]);
+  });
+  return count;
 }
 
 // The larger; `b` where either is NaN. By name: gcc 12 compares and blends where one of them is a constant.

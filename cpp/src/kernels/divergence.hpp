@@ -301,12 +301,13 @@ struct DivergenceTerms {
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
+      tiles.meanwhile(t * tiles.classes + c, 1);
       Terms<T, 3> result;
       DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
                                       p_at_max, q_at_max, result);
       return result;
     };
-    sum_tile<3>(sums, tiles.classes, term, tiles.meanwhile_of(t));
+    sum_tile<3>(sums, tiles.classes, term);
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);

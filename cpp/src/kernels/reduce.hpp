@@ -243,6 +243,10 @@ struct TileSum<double> {
   }
 };
 
+// Classes of a tile that are summed before the next are: the groups of all lanes.
+template <class T>
+constexpr ptrdiff_t kTileBlock = 4 * Vec<T>::kLanes;
+
 // The terms of classes c, c + L, c + 2 * L and c + 3 * L of a tile, added.
 template <class T, class Term>
 CROSSENT_INLINE auto tile_group_of_four(ptrdiff_t c, ptrdiff_t classes, Term&& term) {
@@ -266,36 +270,36 @@ CROSSENT_INLINE Sum joined(Sum* lane, ptrdiff_t used) {
   return lane[0];
 }
 
-struct NothingElse {
-  CROSSENT_INLINE void operator()(ptrdiff_t) const {}
+struct NothingBefore {
+  CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t) const {}
 };
 
-// The same sums for a tile: term(c) gives the terms of class c of all rows, `total` becomes the sums of the rows. Now and then
-// meanwhile(computed) is called, with how many classes came since the last time.
-template <class T, class TileSums, class Term, class Meanwhile = NothingElse>
-CROSSENT_INLINE void sum_terms_of_tile(TileSums& total, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes;
-  const ptrdiff_t used = classes < 8 ? classes : 8;
+// The same sums for a tile: term(c) gives the terms of class c of all rows, `total` becomes the sums of the rows. Before the n
+// classes from `first` on are asked for, before(first, n) is called.
+template <class T, class TileSums, class Term, class Before = NothingBefore>
+CROSSENT_INLINE void sum_terms_of_tile(TileSums& total, ptrdiff_t classes, Term&& term, Before&& before = {}) {
+  constexpr ptrdiff_t lanes = Vec<T>::kLanes, most = kTileBlock<T>;
   TileSums lane[8];
-  for (ptrdiff_t first = 0; first < classes; first += 4 * lanes) {
-    for (ptrdiff_t j = 0; j < used && first + j < classes; ++j) {
-      const ptrdiff_t c = first + j;
-      auto group = tile_group_of_four<T>(c, classes, term);
-      if (lanes > 8 && c + 8 < classes) group = group + tile_group_of_four<T>(c + 8, classes, term);
+  for (ptrdiff_t first = 0; first < classes; first += most) {
+    const ptrdiff_t n = classes - first < most ? classes - first : most;
+    before(first, n);
+    const auto term_of_block = [&](ptrdiff_t c) CROSSENT_LAMBDA { return term(first + c); };
+    for (ptrdiff_t j = 0; j < 8 && j < n; ++j) {
+      auto group = tile_group_of_four<T>(j, n, term_of_block);
+      if (lanes > 8 && j + 8 < n) group = group + tile_group_of_four<T>(j + 8, n, term_of_block);
       if (first == 0) {
         lane[j].set(group);
       } else {
         lane[j].add(group);
       }
-      meanwhile(between(1, (classes - c + 7) / 8, 4 * lanes / 8));
     }
   }
-  total = joined(lane, used);
+  total = joined(lane, classes < 8 ? classes : 8);
 }
-template <int N, class T, class Term, class Meanwhile = NothingElse>
-CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term, Meanwhile&& meanwhile = {}) {
+template <int N, class T, class Term, class Before = NothingBefore>
+CROSSENT_INLINE void sum_tile(TileSum<T>* totals, ptrdiff_t classes, Term&& term, Before&& before = {}) {
   Sums<TileSum<T>, N> sums;
-  sum_terms_of_tile<T>(sums, classes, term, meanwhile);
+  sum_terms_of_tile<T>(sums, classes, term, before);
   for (int s = 0; s < N; ++s) totals[s] = sums.of[s];
 }
 

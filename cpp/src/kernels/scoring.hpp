@@ -69,11 +69,9 @@ struct MomentSum {
     ties = 0;
   }
 
-  // exp(x - m) where x is no maximum, and exp(x - m) * (x - m), 0 where x is -inf. kAny: for any origin.
-  template <bool kAny>
-  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> m, const Exponential<T>& exponential, Vec<T>& at_max) {
+  // Of e = exp(x - m): e where x is no maximum, and e * (x - m), 0 where x is -inf.
+  static CROSSENT_INLINE Terms<T, 2> terms(Vec<T> x, Vec<T> e, Vec<T> m, const Exponential<T>& exponential, Vec<T>& at_max) {
     const Vec<T> difference = exponential.raise(x) + exponential.minus_origin;
-    const Vec<T> e = kAny ? exponential.of_any(x) : exponential(x);
     const Mask<T> is_max = x == m;
     at_max = select(is_max, at_max + splat((T)1), at_max);
     return {{select(is_max, zero<T>(), e), e * difference}};
@@ -85,7 +83,8 @@ struct MomentSum {
     const Exponential<T> exponential(splat(max > -__builtin_inf() ? max : (T)0));
     Vec<T> at_max = zero<T>();
     const auto group = last_group<2, T>(0, n, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-      return terms<kAny>(load(x + i, (T)-__builtin_inf()), m, exponential, at_max);
+      const Vec<T> v = load(x + i, (T)-__builtin_inf());
+      return terms(v, kAny ? exponential.of_any(v) : exponential(v), m, exponential, at_max);
     });
     for (int k = 0; k < 2; ++k) sums[k].add(group.term[k]);
     ties += sum_of_lanes(at_max);
@@ -256,12 +255,19 @@ struct Scores {
     const bool small = is_small_origin(origin);
     Vec<T> at_max = none;
     TileSum<T> sums[2];
-    const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      const Vec<T> v = load(tile + c * kTileRows<T>);
-      if (__builtin_expect(!small, 0)) return MomentSum<T>::template terms<true>(v, m, exponential, at_max);
-      return MomentSum<T>::template terms<false>(v, m, exponential, at_max);
-    };
-    sum_tile<2>(sums, classes, term, tiles.meanwhile_of(t));
+    T* e = tiles.kept;
+    sum_tile<2>(
+        sums, classes,
+        [&](ptrdiff_t c) CROSSENT_LAMBDA {
+          const ptrdiff_t i = c * kTileRows<T>;
+          return MomentSum<T>::terms(load(tile + i), load(e + i), m, exponential, at_max);
+        },
+        [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+          e = tiles.kept - first * kTileRows<T>;
+          exponentials_of_block(tiles, t, first, n, tiles.kept, [&](const auto& v) CROSSENT_LAMBDA {
+            return __builtin_expect(small, 1) ? exponential(v) : exponential.of_any(v);
+          });
+        });
     double low[kTileRows<T>];
     store_as_double(statistics.ties + lane, at_max);
     sums[0].write(statistics.sum + lane, statistics.sum_low + lane);
@@ -276,15 +282,18 @@ struct Scores {
   CROSSENT_INLINE void tile_indices(const T* tile, ptrdiff_t lane, ptrdiff_t classes) const {
     const Vec<T> none = zero<T>(), one = splat((T)1), m = load(statistics.max + lane);
     T wanted_lanes[kTileRows<T>], argmax_lanes[kTileRows<T>], rank_lanes[kTileRows<T>];
-    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) wanted_lanes[r] = (T)target[lane + r];
-    const Vec<T> logit = load(target_logit + lane), wanted = load(wanted_lanes);
-    Vec<T> argmax = none, rank = none;
+    Vec<T> argmax = none, rank = none, index = splat((T)classes);
     for (ptrdiff_t c = classes - 1; c >= 0; --c) {
-      const Vec<T> v = load(tile + c * kTileRows<T>), index = splat((T)c);
-      argmax = select(v == m, index, argmax);
-      rank = rank + select(v > logit, one, select((v == logit) & (index < wanted), one, none));
+      index = index - one;
+      argmax = select(load(tile + c * kTileRows<T>) == m, index, argmax);
     }
     store(argmax_lanes, argmax);
+    for (ptrdiff_t r = 0; r < kTileRows<T>; ++r) wanted_lanes[r] = (T)target[lane + r];
+    const Vec<T> logit = load(target_logit + lane), wanted = load(wanted_lanes);
+    for (ptrdiff_t c = 0; run.rank && c < classes; ++c, index = index + one) {
+      const Vec<T> v = load(tile + c * kTileRows<T>);
+      rank = rank + select(v > logit, one, select((v == logit) & (index < wanted), one, none));
+    }
     store(rank_lanes, rank);
     for (ptrdiff_t r = 0; r < kTileRows<T> && first_row + lane + r < run.rows; ++r) {
       run.argmax[first_row + lane + r] = (int64_t)argmax_lanes[r];

@@ -20,16 +20,6 @@ struct Tiles {
     prefetch(first, n);
     work_on_columns(n);
   }
-  // The same for a tile's vectors in turn.
-  struct InTurn {
-    const Tiles& tiles;
-    ptrdiff_t vector;
-    CROSSENT_INLINE void operator()(ptrdiff_t n) {
-      tiles.meanwhile(vector, n);
-      vector += n;
-    }
-  };
-  CROSSENT_INLINE InTurn meanwhile_of(ptrdiff_t t) const { return {*this, t * classes}; }
   CROSSENT_INLINE void prefetch(ptrdiff_t first, ptrdiff_t n) const {
     const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
     for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) __builtin_prefetch(ahead + line);
@@ -146,62 +136,46 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
   sum_kept_tiles<kShortTile>(tiles, group);
 }
 
-// Adds n classes, at most four times as many as a vector has lanes, to the eight sums of a tile; counts those that are not the
-// maximum.
-template <class T>
-CROSSENT_INLINE void add_classes(TileSum<T>* sum, const T* logits, const T* kept, ptrdiff_t n, bool is_first, Vec<T> max,
-                                 Vec<T>& others) {
-  constexpr ptrdiff_t lanes = Vec<T>::kLanes, row = lanes * kTileRows<T>;
-  const Vec<T> one = splat((T)1), none = zero<T>();
-  const auto term = [&](ptrdiff_t i) CROSSENT_LAMBDA {
-    const Mask<T> is_other = load(logits + i) != max;
-    others = select(is_other, others + one, others);
-    return select(is_other, load(kept + i), none);
-  };
-  const auto group = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    const ptrdiff_t i = c * kTileRows<T>;
-    Vec<T> a = term(i);
-    if (c + lanes < n) a = a + term(i + row);
-    if (c + 2 * lanes < n) {
-      Vec<T> b = term(i + 2 * row);
-      if (c + 3 * lanes < n) b = b + term(i + 3 * row);
-      a = a + b;
-    }
-    return a;
-  };
-  for (ptrdiff_t j = 0; j < 8 && j < n; ++j) {
-    Vec<T> a = group(j);
-    if (lanes > 8 && j + 8 < n) a = a + group(j + 8);
-    is_first ? sum[j].set(a) : sum[j].add(a);
-  }
-}
-
-// Of longer tiles; the exponentials of all classes are kept where asked for.
-template <bool kKeep, class T>
-CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
-  constexpr ptrdiff_t most = 4 * Vec<T>::kLanes;
+// The exponentials of a block of classes of a longer tile, from number `first` on; what goes on meanwhile goes on.
+template <class T, class Exponential>
+CROSSENT_INLINE void exponentials_of_block(const Tiles<T>& tiles, ptrdiff_t t, ptrdiff_t first, ptrdiff_t n, T* result,
+                                           const Exponential& exponential) {
   // Two classes of columns are read at a time: of more, or of one, cache lines come too many or too late (100 x 16384 and 1000
   // x 4100: up to a tenth more).
   const ptrdiff_t few = tiles.next || tiles.output ? between(4, 2 * tiles.count, 16) : 16;
+  const T* x = tiles.logits + t * tiles.size + first * kTileRows<T>;
+  for (ptrdiff_t c = 0; c < n; c += few) {
+    const ptrdiff_t part = between(0, n - c, few);
+    exponentials_of(x + c * kTileRows<T>, part, result + c * kTileRows<T>, exponential);
+    tiles.meanwhile(t * tiles.classes + first + c, part);
+  }
+}
+
+// The sums over all classes but the maxima, of longer tiles. The exponentials of all classes are kept where asked for, of
+// others those of one block.
+template <bool kKeep, class T>
+CROSSENT_INLINE void sum_long_tiles(const Tiles<T>& tiles, GroupStatistics<T>& group) {
+  const Vec<T> one = splat((T)1), none = zero<T>();
   const bool small = are_small_origins(tiles, group.max);
   with_exponentials(tiles, group.max, 0, small, [&](ptrdiff_t t, auto exponential) CROSSENT_LAMBDA {
     const T* x = tiles.logits + t * tiles.size;
-    T* e = tiles.kept + t * tiles.size;
+    T* const kept = tiles.kept + t * tiles.size;
+    T* e = kept;
     const Vec<T> max = load(group.max + tiles.lane(t));
-    Vec<T> others = zero<T>();
-    TileSum<T> sum[8];
-    for (ptrdiff_t first = 0; first < tiles.classes; first += most) {
-      const ptrdiff_t n = between(0, tiles.classes - first, most);
-      for (ptrdiff_t c = 0; c < n; c += few) {
-        const ptrdiff_t part = between(0, n - c, few);
-        exponentials_of(x + c * kTileRows<T>, part, e + c * kTileRows<T>, exponential);
-        tiles.meanwhile(t * tiles.classes + first + c, part);
-      }
-      add_classes(sum, x, e, n, first == 0, max, others);
-      x += most * kTileRows<T>;
-      if constexpr (kKeep) e += most * kTileRows<T>;
-    }
-    joined(sum, 8).write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
+    Vec<T> others = none;
+    TileSum<T> sum;
+    sum_tile<1>(
+        &sum, tiles.classes,
+        [&](ptrdiff_t c) CROSSENT_LAMBDA {
+          const Mask<T> is_other = load(x + c * kTileRows<T>) != max;
+          others = select(is_other, others + one, others);
+          return Terms<T, 1>{{select(is_other, load(e + c * kTileRows<T>), none)}};
+        },
+        [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+          if constexpr (!kKeep) e = kept - first * kTileRows<T>;
+          exponentials_of_block(tiles, t, first, n, e + first * kTileRows<T>, exponential);
+        });
+    sum.write(group.sum + tiles.lane(t), group.sum_low + tiles.lane(t));
     store_as_double(group.ties + tiles.lane(t), splat((T)tiles.classes) - others);
   });
 }

@@ -27,16 +27,20 @@ constexpr ptrdiff_t kTransposedRow = 192;
 // element); rows of 16 bits are converted, which is better done for several.
 constexpr ptrdiff_t kTransposedLightRow = 32;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
-// above all where no vector of a row crosses a cache line; and up to rows of which as many as a vector has lanes are too much
-// for the first-level cache. Softmax on AVX-512, ns per element, transposed and together: 100 classes 0.42 and 0.50, 112 0.41
-// and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33; 321, one by one and together: 0.41 and 0.37, logsumexp, which writes nothing,
-// of 500 0.29 and 0.25. The limit for any row holds for float64 too, where longer ones are taken one by one.
-constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTogetherRow = 400, kTogetherUnwritten = 640;
+// above all where no vector of a row crosses a cache line. Softmax on AVX-512, ns per element, transposed and together: 100
+// classes 0.42 and 0.50, 112 0.41 and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33. The limit for any row holds for float64 too,
+// where longer ones are taken one by one.
+constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96;
+// Up to rows where the work that is done once a row is no more than a twentieth: log_softmax, one by one and together: 512
+// classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30; earlier where vectors are more than one register (AVX2: equal
+// at 400, 0.45 and 0.47 at 1000), and of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000 0.37 and 0.41).
+constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400, kTogetherHalfRow = kParts == 1 ? 640 : 400;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
-// per element for log_softmax of 1000 classes, 16 KiB: 0.32).
-constexpr ptrdiff_t kGroupBytes = 1 << 14;
+// per element for log_softmax of 1000 classes, 16 KiB: 0.32), where it has such (without: logsumexp of 1000, taken together:
+// 0.24 and 0.23).
+constexpr ptrdiff_t kGroupBytes = 1 << 14, kUnwrittenBytes = 1 << 15;
 // So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
 // compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
 constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
@@ -53,10 +57,12 @@ template <class T>
 CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
   return between(1, kGroupBytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
 }
-// Of rows that are taken together as many as some vectors have lanes.
+// Of rows that are taken together: as many as some vectors have lanes, or fewer.
 template <class T>
-CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes) {
-  return between(1, rows_per_group<T>(classes) / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
+CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes, bool written) {
+  const ptrdiff_t bytes = written ? kGroupBytes : kUnwrittenBytes, rows = bytes / (classes * (ptrdiff_t)sizeof(T));
+  return rows < kTileRows<T> ? between(1, rows, kTileRows<T>)
+                             : between(1, rows / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
 }
 // Short tiles are padded to as many classes as sum_short_tiles takes.
 CROSSENT_INLINE ptrdiff_t tile_classes(ptrdiff_t classes) { return classes < kShortTile ? (classes + 3) / 4 * 4 : classes; }
@@ -70,9 +76,10 @@ CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
       classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
-  const ptrdiff_t kept_rows = classes <= kTogetherUnwritten ? rows_together<float>(classes) : rows_per_group<double>(classes);
-  const ptrdiff_t kept =
-      keeps_exponentials<float>(classes) ? kept_rows * padded<double>(classes) * (ptrdiff_t)sizeof(double) : 0;
+  const ptrdiff_t f32_rows = classes <= kTogetherRow ? rows_together<float>(classes, false) : rows_per_group<float>(classes);
+  const ptrdiff_t f32 = f32_rows * padded<float>(classes) * (ptrdiff_t)sizeof(float);
+  const ptrdiff_t f64 = rows_per_group<double>(classes) * padded<double>(classes) * (ptrdiff_t)sizeof(double);
+  const ptrdiff_t kept = !keeps_exponentials<float>(classes) ? 0 : f32 > f64 ? f32 : f64;
   const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
   return (size_t)(tiles > rows ? tiles : rows) + kVectorBytes;
 }
@@ -265,8 +272,9 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const bool together = kTakenTogether<Op> && run.classes <= (Op::kOutput ? kTogetherRow : kTogetherUnwritten);
-  const ptrdiff_t most = together ? rows_together<T>(run.classes) : rows_per_group<T>(run.classes);
+  const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(T);
+  const bool together = kTakenTogether<Op> && run.classes <= (converts ? kTogetherHalfRow : kTogetherRow);
+  const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output};

@@ -27,10 +27,30 @@ struct PartialLoad {
   }
 };
 
+// Four vectors of a row.
 struct FourLoad {
   template <class T>
   CROSSENT_INLINE Four<T> operator()(const T* p, T) const {
     return load_four(p);
+  }
+  template <class T>
+  CROSSENT_INLINE void store_back(T* p, const Four<T>& a) const {
+    store_four(p, a);
+  }
+};
+struct PartialFourLoad {
+  ptrdiff_t count;
+  template <class T>
+  CROSSENT_INLINE Four<T> operator()(const T* p, T fill) const {
+    return each_of_four<T>([&](int k) CROSSENT_LAMBDA { return of_vector<T>(k)(p + k * Vec<T>::kLanes, fill); });
+  }
+  template <class T>
+  CROSSENT_INLINE void store_back(T* p, const Four<T>& a) const {
+    for (int k = 0; k < 4; ++k) of_vector<T>(k).store_back(p + k * Vec<T>::kLanes, a.of[k]);
+  }
+  template <class T>
+  CROSSENT_INLINE PartialLoad of_vector(int k) const {
+    return {between(0, count - k * Vec<T>::kLanes, Vec<T>::kLanes)};
   }
 };
 

@@ -79,24 +79,29 @@ struct ShortRows {
     T* to = kept[r];
     const char *next = ahead[r], *later = soon[r];
     const Vec<T> m = splat(max), none = zero<T>();
-    ptrdiff_t others = 0, i = 0;
+    ptrdiff_t others = 0, i = 0, counted = padded<T>(classes);
     LaneSum<T> lanes;
     lanes.clear();
-    for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
+    const auto add_four = [&](auto load) CROSSENT_LAMBDA {
       for (ptrdiff_t line = i; line < i + 4 * kLanes; line += kLanes) {
         __builtin_prefetch(next + line * (ptrdiff_t)sizeof(T));
         if (later) __builtin_prefetch(later + line * (ptrdiff_t)sizeof(T), 1);
       }
-      const Four<T> v = load_four(x + i);
+      const Four<T> v = load(x + i, (T)-__builtin_inf());
       // Asked first: what is needed afterwards is then no vectors (softmax of 320: 0.31 -> 0.30 ns per element).
       Lanes other[4];
       for (int k = 0; k < 4; ++k) other[k] = unequal_lanes(v.of[k], m);
       others += count_lanes(other);
       const Four<T> e = exponential(v);
-      if constexpr (kKeep) store_four(to + i, e);
+      if constexpr (kKeep) load.store_back(to + i, e);
       lanes.add(sum_of(each_of_four<T>([&](int k) CROSSENT_LAMBDA { return only_lanes(other[k], e.of[k]); })));
-    }
-    if (i < classes) {
+    };
+    for (; i + 4 * kLanes <= classes; i += 4 * kLanes) add_four(FourLoad{});
+    // Three vectors at the end of a row take less time as four than one after the other (250 classes: 0.38 -> 0.36).
+    if (kParts == 1 && classes - i > 2 * kLanes) {
+      add_four(PartialFourLoad{classes - i});
+      counted = i + 4 * kLanes;
+    } else if (i < classes) {
       lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
                   __builtin_prefetch(next + i * (ptrdiff_t)sizeof(T));
                   if (later) __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
@@ -108,7 +113,7 @@ struct ShortRows {
                 }).term[0]);
     }
     sum.of[0] = lanes;
-    ties = (double)(padded<T>(classes) - others);
+    ties = (double)(counted - others);
   }
 
   // False, and nothing is done, where rows need Exponential::of_any.

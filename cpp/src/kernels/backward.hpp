@@ -50,10 +50,11 @@ struct Backward {
       if (!(low[lane] == low[lane])) low[lane] = 0;  // an infinite sum
     }
   }
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  template <class Output>
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
     const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
     const Vec<T> h = load(high + tiles.lane(t)), l = load(low + tiles.lane(t));
-    write_tile<false>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    write_tile(out, [&](ptrdiff_t c, auto) CROSSENT_LAMBDA {
       return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
     });
   }

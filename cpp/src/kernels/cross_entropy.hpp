@@ -328,24 +328,40 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  template <class Output>
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
     const TileOfRows<T> rows{tiles.lane(t)};
     const T *kept = tiles.kept + t * tiles.size, *second = tiles.second + t * tiles.size;
-    const auto gradient = this->element(rows, this->scale.template pick<false>(rows));
     const Vec<T> targets = kIndex ? rows(this->target_class) : zero<T>(),
                  at_target = kIndex ? rows(this->target_gradient) : zero<T>();
     const Vec<T> one = splat((T)1);
     Vec<T> number = splat((T)out.first);
     ptrdiff_t next = out.first;
-    write_tile<!kClassTerms>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    const auto replace = [&](ptrdiff_t c, Vec<T> value) CROSSENT_LAMBDA {
       if (c != next) number = splat((T)c);
       next = c + 1;
-      const Vec<T> value = gradient(load(kept + c * kTileRows<T>), this->shares.of_tile(second, c));
-      if constexpr (!kIndex) return value;
       const Mask<T> is_target = number == targets;
       number = number + one;
       return select(is_target, at_target, value);
-    });
+    };
+    const auto write = [&](auto scaled) CROSSENT_LAMBDA {
+      const auto gradient = this->element(rows, scaled);
+      write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA {
+        const auto value = gradient(load(kept + c * kTileRows<T>, (T)0), this->shares.of_tile(second, c));
+        if constexpr (!kIndex) {
+          return value;
+        } else if constexpr (sizeof value == sizeof(Vec<T>)) {
+          return replace(c, value);
+        } else {
+          return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return replace(c + i, value.of[i]); });
+        }
+      });
+    };
+    if constexpr (kClassTerms) {
+      write(this->scale.template pick<false>(rows));
+    } else {
+      this->scale.with(rows, write);
+    }
   }
 
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {

@@ -364,11 +364,12 @@ struct DivergenceGradient : DivergenceTerms<T> {
   static constexpr bool kOutput = true;
   using DivergenceTerms<T>::DivergenceTerms;
 
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  template <class Output>
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
     const T *p = tiles.logits + t * tiles.size, *q = tiles.second + t * tiles.size;
     const auto gradient = this->element(TileOfRows<T>{tiles.lane(t)});
-    write_tile<false>(
-        out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
+    write_tile(out, [&](ptrdiff_t c, auto)
+                        CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> p = rows.input(lane), q = rows.second(lane);

@@ -91,8 +91,8 @@ CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptr
 }
 
 // The output of tiles `first`, …, `last` - 1; `step` bytes from one to the next.
-template <class Op, class T>
-CROSSENT_SHARED void write_some_tiles(const Op& op, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t last, TileOutput<T> out,
+template <class Op, class T, class Output>
+CROSSENT_SHARED void write_some_tiles(const Op& op, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t last, Output out,
                                       ptrdiff_t step) {
   for (ptrdiff_t t = first; t < last; ++t, out.data = (T*)((char*)out.data + step)) op.tile_output(tiles, t, out);
 }
@@ -109,11 +109,11 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
   for (ptrdiff_t c = 0; count > 0 && c < run.classes; c += step) {
     const ptrdiff_t last = between(0, c + step, run.classes);
     if (same_type) {
-      const TileOutput<T> out{(T*)base, a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream, false};
+      const ColumnsOfTile<T> out{(T*)base, a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream};
       write_some_tiles(op, tiles, 0, count, out, kVectorBytes);
       continue;
     }
-    const TileOutput<T> out{logits, kTileRows<T>, c, last, false, false};
+    const ColumnsOfTile<T> out{logits, kTileRows<T>, c, last, false};
     write_some_tiles(op, tiles, 0, count, out, tiles.size * (ptrdiff_t)sizeof(T));
     for (ptrdiff_t k = c; k < last; ++k) {
       with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
@@ -141,13 +141,13 @@ CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& t
   const ptrdiff_t direct = columns || rows ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
   if (columns) write_columns(op, run, tiles, direct, base, logits);
-  if (rows) {
-    const TileOutput<T> out{(T*)base, a.row_stride, 0, run.classes, false, true};
-    write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
+  if constexpr (Op::kTogether) {
+    const RowsOfTile<T> out{(T*)base, a.row_stride, run.classes};
+    if (rows) write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
   }
   for (ptrdiff_t t = direct; t < tiles.count; ++t) {
     T* tile = logits + t * tiles.size;
-    write_some_tiles(op, tiles, t, t + 1, {tile, kTileRows<T>, 0, run.classes, false, false}, 0);
+    write_some_tiles(op, tiles, t, t + 1, ColumnsOfTile<T>{tile, kTileRows<T>, 0, run.classes, false}, 0);
     store_tile(tile, a, first + tiles.lane(t), between(1, count - tiles.lane(t), kTileRows<T>), run.classes, staging);
   }
 }

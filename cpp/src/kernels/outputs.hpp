@@ -1,28 +1,41 @@
 // How kernels write: a formula, given once, along the classes of a row or across the rows of a tile.
 #pragma once
 
-// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride; or row r, all of its
-// classes, `stride` bytes after the one before it.
+// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride.
 template <class T>
-struct TileOutput {
+struct ColumnsOfTile {
   T* data;
   ptrdiff_t stride, first, last;
-  bool stream, by_rows;
+  bool stream;
 };
-// Writes element(c), class c of all rows at once. kByRows: `out` may be by rows, which takes the code of some more elements.
-template <bool kByRows, class T, class F>
-CROSSENT_INLINE void write_tile(const TileOutput<T>& out, F&& element) {
-  if (kByRows && out.by_rows) {
-    for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      Vec<T> v[kChunk<T>];
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i);
-      store_chunk_of_rows(v, (char*)(out.data + c), out.stride);
-    });
-  } else if (kStreams && out.stream) {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c));
+// Or row r, all of its classes, `stride` bytes after the one before it.
+template <class T>
+struct RowsOfTile {
+  T* data;
+  ptrdiff_t stride, last;
+  static constexpr ptrdiff_t first = 0;
+};
+// Writes element(c, load), class c of all rows at once, or also the three that follow, as load() loads.
+template <class T, class F>
+CROSSENT_INLINE void write_tile(const ColumnsOfTile<T>& out, F&& element) {
+  if (kStreams && out.stream) {
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c, FullLoad{}));
   } else {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c));
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c, FullLoad{}));
   }
+}
+template <class T, class F>
+CROSSENT_INLINE void write_tile(const RowsOfTile<T>& out, F&& element) {
+  for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    char* rows = (char*)(out.data + c);
+    if constexpr (kChunk<T> == 4 && kParts == 1) {
+      store_chunk_of_rows(element(c, FourLoad{}).of, rows, out.stride);
+    } else {
+      Vec<T> v[kChunk<T>];
+      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i, FullLoad{});
+      store_chunk_of_rows(v, rows, out.stride);
+    }
+  });
 }
 
 // How a formula is applied along the classes: per-row coefficients are one number, or one for each lane of a tile.

@@ -181,10 +181,11 @@ struct Softmax : FromStatistics<T, true> {
     }
     scale.find_bounds(lanes);
   }
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  template <class Output>
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
     const auto probability = scale.template pick<true>(TileOfRows<T>{tiles.lane(t)});  // 1 / sum is never tiny
     const T* kept = tiles.kept + t * tiles.size;
-    write_tile<true>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>)); });
+    write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>, (T)0)); });
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
@@ -211,10 +212,11 @@ struct LogSoftmax : FromStatistics<T, false> {
       store_rounded(log_of_sum + lane, select(t.valid, log_sum_to_round<T>(t), splat((double)__builtin_nan(""))));
     }
   }
-  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const TileOutput<T>& out) const {
+  template <class Output>
+  CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
     const Vec<T> max = load(statistics.max + tiles.lane(t)), log = load(log_of_sum + tiles.lane(t));
     const T* tile = tiles.logits + t * tiles.size;
-    write_tile<true>(out, [&](ptrdiff_t c) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>) - max) - log; });
+    write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>, (T)0) - max) - log; });
   }
   CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
     const RowInput<T> x = rows.input(lane);

@@ -99,6 +99,35 @@ def test_writing_to_a_slice_touches_nothing_else(step, dtype):
     assert (store[mask] == 77).all()
 
 
+@pytest.mark.parametrize(("classes", "rows"), [(2, 16), (5, 17), (21, 130), (70, 33)])
+def test_fields_of_records_are_read_and_written_as_other_columns(classes, rows, dtype):
+    # From one class to the next it is no multiple of an element's size.
+    fields = np.dtype([("x", dtype, (rows,)), ("out", dtype, (rows,)), ("other", np.int8)])
+    records = np.zeros(classes, fields)
+    records["x"] = normal((classes, rows), dtype)
+    target, _ = target_indices(rows, classes)
+    x = np.ascontiguousarray(records["x"])
+
+    def gradient(logits, out=None):
+        return crossent.cross_entropy_value_and_grad(logits, target, axis=0, out=out)[1]
+
+    def divergence_gradient(logits, out=None):
+        return crossent.kl_divergence_value_and_grad(logits, x[::-1], axis=0, out=out)[1]
+
+    def softmax_backward(logits, out=None):
+        return crossent.softmax_backward(logits, x, axis=0, out=out)
+
+    def function(name):
+        return lambda logits, out=None: getattr(crossent, name)(logits, axis=0, out=out)
+
+    for call in (function("softmax"), function("log_softmax"), gradient, divergence_gradient, softmax_backward):
+        records["other"] = 7
+        call(records["x"], out=records["out"])
+        assert_same_bits(records["out"], call(x))
+        assert (records["other"] == 7).all()
+        assert_same_bits(np.ascontiguousarray(records["x"]), x)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_every_layout_of_every_argument_of_a_loss(rank, kind, dtype):

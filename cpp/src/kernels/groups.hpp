@@ -61,7 +61,7 @@ CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
 template <class T>
 CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes, bool written) {
   const ptrdiff_t bytes = written ? kGroupBytes : kUnwrittenBytes, rows = bytes / (classes * (ptrdiff_t)sizeof(T));
-  return rows < kTileRows<T> ? between(1, rows, kTileRows<T>)
+  return rows < kTileRows<T> ? (rows > 0 ? rows : 1)
                              : between(1, rows / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
 }
 // Short tiles are padded to as many classes as sum_short_tiles takes.
@@ -94,7 +94,7 @@ CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptr
 template <class Op, class T, class Output>
 CROSSENT_SHARED void write_some_tiles(const Op& op, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t last, Output out,
                                       ptrdiff_t step) {
-  for (ptrdiff_t t = first; t < last; ++t, out.data = (T*)((char*)out.data + step)) op.tile_output(tiles, t, out);
+  for (ptrdiff_t t = first; t < last; ++t, out.data += step) op.tile_output(tiles, t, out);
 }
 
 // The output of a group's whole tiles in columns, a few classes of all of them at a time: straight to where it belongs, or, of
@@ -109,11 +109,11 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
   for (ptrdiff_t c = 0; count > 0 && c < run.classes; c += step) {
     const ptrdiff_t last = between(0, c + step, run.classes);
     if (same_type) {
-      const ColumnsOfTile<T> out{(T*)base, a.class_stride / (ptrdiff_t)sizeof(T), c, last, stream};
+      const ColumnsOfTile<T> out{base, a.class_stride, c, last, stream};
       write_some_tiles(op, tiles, 0, count, out, kVectorBytes);
       continue;
     }
-    const ColumnsOfTile<T> out{logits, kTileRows<T>, c, last, false};
+    const ColumnsOfTile<T> out{(char*)logits, kVectorBytes, c, last, false};
     write_some_tiles(op, tiles, 0, count, out, tiles.size * (ptrdiff_t)sizeof(T));
     for (ptrdiff_t k = c; k < last; ++k) {
       with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
@@ -142,12 +142,12 @@ CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& t
   char* base = a.data + first * a.row_stride;
   if (columns) write_columns(op, run, tiles, direct, base, logits);
   if constexpr (Op::kTogether) {
-    const RowsOfTile<T> out{(T*)base, a.row_stride, run.classes};
+    const RowsOfTile<T> out{base, a.row_stride, run.classes};
     if (rows) write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
   }
   for (ptrdiff_t t = direct; t < tiles.count; ++t) {
     T* tile = logits + t * tiles.size;
-    write_some_tiles(op, tiles, t, t + 1, ColumnsOfTile<T>{tile, kTileRows<T>, 0, run.classes, false}, 0);
+    write_some_tiles(op, tiles, t, t + 1, ColumnsOfTile<T>{(char*)tile, kVectorBytes, 0, run.classes, false}, 0);
     store_tile(tile, a, first + tiles.lane(t), between(1, count - tiles.lane(t), kTileRows<T>), run.classes, staging);
   }
 }

@@ -1,17 +1,19 @@
 // How kernels write: a formula, given once, along the classes of a row or across the rows of a tile.
 #pragma once
 
-// Where the output of a tile goes, or of some of its classes: class c of the rows at data + c * stride.
+// Where the output of a tile goes, or of some of its classes: class c of the rows `stride` bytes after the one before it, which
+// need not be a multiple of an element's (a field of records).
 template <class T>
 struct ColumnsOfTile {
-  T* data;
+  char* data;
   ptrdiff_t stride, first, last;
   bool stream;
+  CROSSENT_INLINE T* column(ptrdiff_t c) const { return (T*)(data + c * stride); }
 };
 // Or row r, all of its classes, `stride` bytes after the one before it.
 template <class T>
 struct RowsOfTile {
-  T* data;
+  char* data;
   ptrdiff_t stride, last;
   static constexpr ptrdiff_t first = 0;
 };
@@ -19,15 +21,15 @@ struct RowsOfTile {
 template <class T, class F>
 CROSSENT_INLINE void write_tile(const ColumnsOfTile<T>& out, F&& element) {
   if (kStreams && out.stream) {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.data + c * out.stride, element(c, FullLoad{}));
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store_past_caches(out.column(c), element(c, FullLoad{}));
   } else {
-    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.data + c * out.stride, element(c, FullLoad{}));
+    for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.column(c), element(c, FullLoad{}));
   }
 }
 template <class T, class F>
 CROSSENT_INLINE void write_tile(const RowsOfTile<T>& out, F&& element) {
   for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    char* rows = (char*)(out.data + c);
+    char* rows = out.data + c * (ptrdiff_t)sizeof(T);
     if constexpr (kChunk<T> == 4 && kParts == 1) {
       store_chunk_of_rows(element(c, FourLoad{}).of, rows, out.stride);
     } else {

@@ -27,7 +27,7 @@ struct PartialLoad {
   }
 };
 
-// Four vectors of a row.
+// Four vectors of a row, and the last ones, fewer or not full.
 struct FourLoad {
   template <class T>
   CROSSENT_INLINE Four<T> operator()(const T* p, T) const {

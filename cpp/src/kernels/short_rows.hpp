@@ -56,7 +56,7 @@ struct ShortRows {
     const T lowest = -__builtin_inf();
     alignas(kVectorBytes) T by_lane[kRows * kLanes], transposed[kRows * kLanes];
     for (ptrdiff_t r = 0; r < kRows; ++r) {
-      const T* x = logits[r];
+      const T* x = has(r) ? logits[r] : nullptr;
       Vec<T> m = splat(has(r) ? lowest : (T)0), m_of_four[4] = {m, m, m, m};
       ptrdiff_t i = has(r) ? 0 : classes;
       for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
@@ -97,7 +97,7 @@ struct ShortRows {
       lanes.add(sum_of(each_of_four<T>([&](int k) CROSSENT_LAMBDA { return only_lanes(other[k], e.of[k]); })));
     };
     for (; i + 4 * kLanes <= classes; i += 4 * kLanes) add_four(FourLoad{});
-    // Three vectors at the end of a row take less time as four than one after the other (250 classes: 0.38 -> 0.36).
+    // Three vectors and more at the end of a row take less time as four than one after the other (250 classes: 0.38 -> 0.36).
     if (kParts == 1 && classes - i > 2 * kLanes) {
       add_four(PartialFourLoad{classes - i});
       counted = i + 4 * kLanes;

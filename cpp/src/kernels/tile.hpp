@@ -113,17 +113,20 @@ struct ColumnReader {
   template <class S>
   CROSSENT_INLINE void read_classes(const S* data) {
     constexpr ptrdiff_t lanes = kTileRows<T>;
-    const ptrdiff_t stride = from.class_stride, begin = done, whole = rows / lanes, rest = rows % lanes;
-    for (; owed >= rows && done < classes; owed -= rows) prefetch<S>(++done + kDistance - 1);
-    const ptrdiff_t n = done - begin;
-    const char* p = (const char*)data + begin * stride;
-    T* tile = tiles + begin * lanes;
-    for (ptrdiff_t t = 0; t < whole; ++t, p += lanes * sizeof(S), tile += size) {
-      read_tile(p, stride, n, tile, maxima + t * lanes, [](const char* at) CROSSENT_LAMBDA { return load((const S*)at); });
+    const ptrdiff_t stride = from.class_stride, whole = rows / lanes, rest = rows % lanes;
+    while (owed >= rows && done < classes) {
+      const ptrdiff_t begin = done;
+      for (; owed >= rows && done < classes && done - begin < kMostTogether; owed -= rows) prefetch<S>(++done + kDistance - 1);
+      const ptrdiff_t n = done - begin;
+      const char* p = (const char*)data + begin * stride;
+      T* tile = tiles + begin * lanes;
+      for (ptrdiff_t t = 0; t < whole; ++t, p += lanes * sizeof(S), tile += size) {
+        read_tile(p, stride, n, tile, maxima + t * lanes, [](const char* at) CROSSENT_LAMBDA { return load((const S*)at); });
+      }
+      if (rest == 0) continue;
+      read_tile(p, stride, n, tile, maxima + whole * lanes,
+                [=](const char* at) CROSSENT_LAMBDA { return load_some((const S*)at, rest); });
     }
-    if (rest == 0) return;
-    read_tile(p, stride, n, tile, maxima + whole * lanes,
-              [=](const char* at) CROSSENT_LAMBDA { return load_some((const S*)at, rest); });
   }
   template <class Load>
   static CROSSENT_INLINE void read_tile(const char* p, ptrdiff_t stride, ptrdiff_t n, T* tile, T* maximum, Load&& load_rows) {
@@ -142,8 +145,8 @@ struct ColumnReader {
     const char *line = from.data + column, *end = line + rows * sizeof(S);
     for (; line <= end; line += kVectorBytes) __builtin_prefetch(line);
   }
-  // Classes that are on their way into the first-level cache.
-  static constexpr ptrdiff_t kDistance = 4;
+  // Classes that are on their way into the first-level cache, and those that are read at a time where all are owed.
+  static constexpr ptrdiff_t kDistance = 4, kMostTogether = 16;
 };
 
 // Columns that will be written: their cache lines are fetched into the second-level cache little by little, while the results

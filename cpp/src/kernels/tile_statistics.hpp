@@ -140,8 +140,8 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
 template <class T, class Exponential>
 CROSSENT_INLINE void exponentials_of_block(const Tiles<T>& tiles, ptrdiff_t t, ptrdiff_t first, ptrdiff_t n, T* result,
                                            const Exponential& exponential) {
-  // Two classes of columns are read at a time: of more, or of one, cache lines come too many or too late (100 x 16384 and 1000
-  // x 4100: up to a tenth more).
+  // Two classes of columns are read at a time where a group has two tiles or more: else cache lines come too many or too late
+  // (100 x 16384 and 1000 x 4100: up to a tenth more).
   const ptrdiff_t few = tiles.next || tiles.output ? between(4, 2 * tiles.count, 16) : 16;
   const T* x = tiles.logits + t * tiles.size + first * kTileRows<T>;
   for (ptrdiff_t c = 0; c < n; c += few) {

@@ -27,6 +27,8 @@ constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 constexpr std::ptrdiff_t kStreamLongRowBytes = 3 << 18;
 // Columns gain earlier, since their cache lines lie far apart (1000 x 4096 transposed: 0.92 -> 0.75; 1000 x 512 loses).
 constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23;
+// Input and output that are larger together are not expected in a second-level cache.
+constexpr std::ptrdiff_t kDistantBytes = 1 << 21;
 
 }  // namespace
 
@@ -119,6 +121,10 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     const bool large = row_bytes >= kStreamLongRowBytes || (row_bytes >= kStreamRowBytes && bytes >= kStreamBytes);
     stream_ = contiguous ? large && !operands.untouched : bytes >= kStreamColumnsBytes;
   }
+  if (operands.output >= 0) {
+    const std::ptrdiff_t item = item_size(space.dtype(operands.input)) + item_size(space.dtype(operands.output));
+    distant_ = space.rows() * classes * item > kDistantBytes;
+  }
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small, but for some for each thread.
   const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16, share = space.rows() / kLeastBlocks / 16 * 16;
   most_rows = std::clamp(share, kMaxBlockRows, most_rows);
@@ -174,6 +180,7 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.classes = space_.classes();
   run.scratch = scratch;
   run.stream = stream_;
+  run.distant = distant_;
   if (direct_) {
     run.rows = space_.run_length(first, limit);
     run.input = space_.rows_at(operands_.input, first);

@@ -31,10 +31,13 @@ constexpr ptrdiff_t kTransposedLightRow = 32;
 // classes 0.42 and 0.50, 112 0.41 and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33. The limit for any row holds for float64 too,
 // where longer ones are taken one by one.
 constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96;
-// Up to rows where the work that is done once a row is no more than a twentieth: log_softmax, one by one and together: 512
-// classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30; earlier where vectors are more than one register (AVX2: equal
-// at 400, 0.45 and 0.47 at 1000), and of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000 0.37 and 0.41).
-constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400, kTogetherHalfRow = kParts == 1 ? 640 : 400;
+// Up to rows where the work that is done once a row is no more than a twentieth: log_softmax of 256 KiB, one by one and
+// together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30. Earlier where vectors are more than one register
+// (AVX2: equal at 400, 0.45 and 0.47 at 1000); of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000 0.37
+// and 0.41); and where memory beyond the second-level cache is written, with which the steps of a group have unequally much to
+// do (4096 x 1000: 0.32 and 0.34).
+constexpr ptrdiff_t kTogetherAnyRow = 400;
+constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : kTogetherAnyRow, kTogetherHalfRow = kParts == 1 ? 640 : kTogetherAnyRow;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -273,7 +276,8 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
   const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(T);
-  const bool together = kTakenTogether<Op> && run.classes <= (converts ? kTogetherHalfRow : kTogetherRow);
+  const ptrdiff_t longest = Op::kOutput && run.distant ? kTogetherAnyRow : converts ? kTogetherHalfRow : kTogetherRow;
+  const bool together = kTakenTogether<Op> && run.classes <= longest;
   const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;

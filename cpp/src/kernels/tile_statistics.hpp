@@ -64,8 +64,8 @@ CROSSENT_INLINE void with_exponentials(const Tiles<T>& tiles, const T* max, ptrd
 }
 
 // The exponentials of n vectors, of four together where a vector is no more than two registers.
-template <class T, class Exponential>
-CROSSENT_INLINE void exponentials_of(const T* x, ptrdiff_t n, T* result, const Exponential& exponential) {
+template <class T, class Exp>
+CROSSENT_INLINE void exponentials_of(const T* x, ptrdiff_t n, T* result, const Exp& exponential) {
   const T* const end = x + n * kTileRows<T>;
   if constexpr (kParts < 4) {
     for (; end - x >= 4 * kTileRows<T>; x += 4 * kTileRows<T>, result += 4 * kTileRows<T>) {
@@ -137,9 +137,9 @@ CROSSENT_INLINE void sum_short_tiles(const Tiles<T>& tiles, GroupStatistics<T>& 
 }
 
 // The exponentials of a block of classes of a longer tile, from number `first` on; what goes on meanwhile goes on.
-template <class T, class Exponential>
+template <class T, class Exp>
 CROSSENT_INLINE void exponentials_of_block(const Tiles<T>& tiles, ptrdiff_t t, ptrdiff_t first, ptrdiff_t n, T* result,
-                                           const Exponential& exponential) {
+                                           const Exp& exponential) {
   // Two classes of columns are read at a time where a group has two tiles or more: else cache lines come too many or too late
   // (100 x 16384 and 1000 x 4100: up to a tenth more).
   const ptrdiff_t few = tiles.next || tiles.output ? between(4, 2 * tiles.count, 16) : 16;

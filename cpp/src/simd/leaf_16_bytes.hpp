@@ -1,7 +1,7 @@
 // What leaves of 16-byte vectors share, in generic vectors.
 #pragma once
 
-// None past the caches: NEON has no such store for single vectors, and the code for it would be a fourth of the baseline's.
+// No stores past the caches: NEON has none for single vectors, and hardly any processor needs the baseline.
 constexpr bool kStreams = false;
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
 CROSSENT_INLINE void store_stream(double* p, NativeDouble a) { __builtin_memcpy(p, &a, sizeof a); }

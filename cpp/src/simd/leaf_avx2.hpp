@@ -122,14 +122,5 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
 // Bit i: the sign of lane i, as comparisons set it.
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return (uint32_t)_mm256_movemask_ps((__m256)a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm256_movemask_pd((__m256d)a); }
-// Which lanes are unequal, and what is done with them.
-typedef NativeFloat NativeLanes;
-CROSSENT_INLINE NativeLanes unequal_lanes(NativeFloat a, NativeFloat b) { return (NativeFloat)(a != b); }
-CROSSENT_INLINE NativeFloat only_lanes(NativeLanes lanes, NativeFloat value) {
-  return (NativeFloat)((NativeBits)lanes & (NativeBits)value);
-}
-CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, NativeLanes d) {
-  constexpr int lanes = kNativeBytes / 4;
-  return __builtin_popcount(lane_signs(a) | lane_signs(b) << lanes) +
-         __builtin_popcount(lane_signs(c) | lane_signs(d) << lanes);
-}
+
+#include "lanes.hpp"

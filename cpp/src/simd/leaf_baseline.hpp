@@ -99,14 +99,5 @@ CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return (uint32_t)_mm_movem
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return lane_signs_by_shifts<NativeBits>(a); }
 CROSSENT_INLINE uint32_t lane_signs(NativeDouble a) { return lane_signs_by_shifts<NativeBits64>(a); }
 #endif
-// Which lanes are unequal, and what is done with them.
-typedef NativeFloat NativeLanes;
-CROSSENT_INLINE NativeLanes unequal_lanes(NativeFloat a, NativeFloat b) { return (NativeFloat)(a != b); }
-CROSSENT_INLINE NativeFloat only_lanes(NativeLanes lanes, NativeFloat value) {
-  return (NativeFloat)((NativeBits)lanes & (NativeBits)value);
-}
-CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, NativeLanes d) {
-  constexpr int lanes = kNativeBytes / 4;
-  return __builtin_popcount(lane_signs(a) | lane_signs(b) << lanes) +
-         __builtin_popcount(lane_signs(c) | lane_signs(d) << lanes);
-}
+
+#include "lanes.hpp"

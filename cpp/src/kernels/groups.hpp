@@ -15,8 +15,8 @@
 //   row_step(rows, lane)                    and on a row; what it keeps may lie in the row's output, and so in the row itself
 //   finish(count, lanes)                    per-row arithmetic; of a last tile also on the lanes beyond the rows, whose output
 //                                           would be slow to compute from garbage (subnormal numbers)
-//   tile_output(tiles, t, out)              the output of tile t, which may take the place of its logits, or of some of its
-//                                           classes
+//   tile_output(tiles, t, out)              the output of tile t in rows or, of some classes or all, in columns, which may be
+//                                           the place of its logits
 //   row_output(rows, lane)                  and of a row
 #pragma once
 

@@ -206,7 +206,6 @@ struct TileSum;
 template <>
 struct TileSum<float> {
   Widened sum;
-  CROSSENT_INLINE void clear() { sum.low = sum.high = zero<double>(); }
   CROSSENT_INLINE void set(Vec<float> group) { sum = widen(group); }
   CROSSENT_INLINE void set(Vec<double> low, Vec<double> high) { sum = {low, high}; }
   CROSSENT_INLINE void set(const Precise<float>& group) { sum = group.value; }
@@ -233,7 +232,6 @@ struct TileSum<float> {
 template <>
 struct TileSum<double> {
   Vec<double> sum, rest;
-  CROSSENT_INLINE void clear() { sum = rest = zero<double>(); }
   CROSSENT_INLINE void set(Vec<double> group) {
     sum = group;
     rest = zero<double>();

@@ -27,7 +27,7 @@ constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 constexpr std::ptrdiff_t kStreamLongRowBytes = 3 << 18;
 // Columns gain earlier, since their cache lines lie far apart (1000 x 4096 transposed: 0.92 -> 0.75; 1000 x 512 loses).
 constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23;
-// Input and output that are larger together are not expected in a second-level cache.
+// Arrays that are larger together are not expected in a second-level cache.
 constexpr std::ptrdiff_t kDistantBytes = 1 << 21;
 
 }  // namespace
@@ -121,10 +121,11 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     const bool large = row_bytes >= kStreamLongRowBytes || (row_bytes >= kStreamRowBytes && bytes >= kStreamBytes);
     stream_ = contiguous ? large && !operands.untouched : bytes >= kStreamColumnsBytes;
   }
-  if (operands.output >= 0) {
-    const std::ptrdiff_t item = item_size(space.dtype(operands.input)) + item_size(space.dtype(operands.output));
-    distant_ = space.rows() * classes * item > kDistantBytes;
+  std::ptrdiff_t element_bytes = 0;
+  for (int operand : {operands.input, operands.second, operands.output}) {
+    if (operand >= 0) element_bytes += item_size(space.dtype(operand));
   }
+  distant_ = direct_ && space.rows() * classes * element_bytes > kDistantBytes;
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small, but for some for each thread.
   const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16, share = space.rows() / kLeastBlocks / 16 * 16;
   most_rows = std::clamp(share, kMaxBlockRows, most_rows);

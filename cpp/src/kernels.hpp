@@ -29,7 +29,7 @@ struct Run {
   ptrdiff_t classes = 0;
   char* scratch = nullptr;
   bool stream = false;   // the output is so large that it had better not pass through the caches
-  bool distant = false;  // input and output are larger than the second-level cache
+  bool distant = false;  // the arrays are larger than a second-level cache
 };
 
 // How the target distribution of a row is given: a(c), the weight of class c in the loss sum_c a(c) * -log p(c).

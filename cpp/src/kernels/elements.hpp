@@ -105,9 +105,13 @@ CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
   }
 }
 
-// What will be read next, fetched while there is something to compute; and a little more into the second-level cache, whence
-// the processor's own prefetchers go on (logsumexp of 1024 x 50257 floats from memory: 0.41 -> 0.34 ns per element).
-constexpr ptrdiff_t kMoreBytes = 1024;
+// What will be read or written next is fetched while there is something to compute: into the first-level cache, and into the
+// second-level cache what lies a little further on. Memory takes longer to answer than a group of rows takes to compute, and a
+// core can wait for few lines of the first-level cache at a time (Zen 4, 65536 x 64 floats: softmax 1.06 ns per element with
+// none in the second, 0.73 from 2 KiB on, 0.60 from 4 KiB, 0.67 from 8 KiB; logsumexp 0.47, 0.40, 0.37, 0.37).
+constexpr ptrdiff_t kFarBytes = 4096;
+CROSSENT_INLINE void fetch_far(const char* p) { __builtin_prefetch(p + kFarBytes, 0, 2); }
+
 struct ReadAhead {
   const char* data;
   ptrdiff_t element;  // bytes
@@ -117,7 +121,7 @@ struct ReadAhead {
     for (int line = 0; line < 4; ++line) {
       const char* p = data + i * element + line * kVectorBytes;
       __builtin_prefetch(p);
-      __builtin_prefetch(p + kMoreBytes, 0, 2);
+      fetch_far(p);
     }
   }
 };

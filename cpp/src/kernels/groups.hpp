@@ -33,9 +33,8 @@ constexpr ptrdiff_t kTransposedLightRow = 32;
 constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96;
 // Up to rows where the work that is done once a row is no more than a twentieth: log_softmax of 256 KiB, one by one and
 // together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30. Earlier where vectors are more than one register
-// (AVX2: equal at 400, 0.45 and 0.47 at 1000); of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000 0.37
-// and 0.41); and where memory beyond the second-level cache is written, with which the steps of a group have unequally much to
-// do (4096 x 1000: 0.32 and 0.34).
+// (AVX2: equal at 400, 0.45 and 0.47 at 1000); and of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000
+// 0.37 and 0.41).
 constexpr ptrdiff_t kTogetherAnyRow = 400;
 constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : kTogetherAnyRow, kTogetherHalfRow = kParts == 1 ? 640 : kTogetherAnyRow;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
@@ -221,7 +220,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
   const ptrdiff_t most = between(1, (rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
   TileBuffers<T> buffers(run, most);
   ptrdiff_t count = group_rows<Op>(run, rows, 0, most * kTileRows<T>);
-  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima);
+  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima, run.distant);
   for (ptrdiff_t first = 0, following; first < rows; first += count, count = following) {
     following = group_rows<Op>(run, rows, first + count, most * kTileRows<T>);
     op.begin(first, count);
@@ -229,7 +228,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
       reader.read_all();
       buffers.swap();
       reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size,
-                               buffers.next_maxima);
+                               buffers.next_maxima, run.distant);
     } else {
       load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.maxima, buffers.staging);
     }
@@ -253,6 +252,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
                          buffers.kept,
                          ahead,
                          soon,
+                         run.distant,
                          reads_columns && following > 0 ? &reader : nullptr,
                          Op::kOutput && fetches_columns<T>(run) ? &fetcher : nullptr};
     op.tile_step(tiles);
@@ -276,7 +276,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
   const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(T);
-  const ptrdiff_t longest = Op::kOutput && run.distant ? kTogetherAnyRow : converts ? kTogetherHalfRow : kTogetherRow;
+  const ptrdiff_t longest = converts ? kTogetherHalfRow : kTogetherRow;
   const bool together = kTakenTogether<Op> && run.classes <= longest;
   const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {

@@ -39,6 +39,8 @@ struct alignas(kVectorBytes) GroupStatistics {
   }
 };
 
+// How far ahead a block that nothing has fetched yet, a row's first, is fetched while it is read.
+constexpr ptrdiff_t kNextBytes = 1024;
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
 template <class T>
 constexpr ptrdiff_t kBlock = 4096;
@@ -61,7 +63,7 @@ struct alignas(kVectorBytes) BlockMaxima {
     T* group_max = of_group;
     ptrdiff_t i = 0;
     for (; i + kGroupElements<T> <= n; i += kGroupElements<T>, group_max += lanes) {
-      for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)(x + i) + kMoreBytes + line * kVectorBytes);
+      for (int line = 0; line < 4; ++line) __builtin_prefetch((const char*)(x + i) + kNextBytes + line * kVectorBytes);
       const Vec<T> a = max_or_second(load(x + i), load(x + i + lanes));
       const Vec<T> b = max_or_second(load(x + i + 2 * lanes), load(x + i + 3 * lanes));
       const Vec<T> group = max_or_second(a, b);
@@ -139,7 +141,11 @@ struct RowSum {
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
       for (; i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
-        for (int line = 0; soon && line < 4; ++line) __builtin_prefetch(soon + i * sizeof(T) + line * kVectorBytes, 1);
+        for (int line = 0; soon && line < 4; ++line) {
+          const char* p = soon + i * sizeof(T) + line * kVectorBytes;
+          __builtin_prefetch(p, 1);
+          fetch_far(p);
+        }
         const Four<T> e = exponential(load_four(x + i));
         if constexpr (kKeep) store_four(kept + i, e);
         sum.add(sum_of(e));

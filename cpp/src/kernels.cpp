@@ -28,6 +28,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/row_group.hpp"
 #include "kernels/short_rows.hpp"
 #include "kernels/outputs.hpp"
+#include "kernels/turns.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/backward.hpp"

@@ -11,7 +11,7 @@ struct Backward {
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
   CROSSENT_INLINE explicit Backward(const Run& run) { clear_rows<T>(run.rows, sum, sum_low); }
-  static constexpr bool kTogether = false, kLight = true;
+  static constexpr bool kTogether = false, kLight = true, kInTurns = false;
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
@@ -58,10 +58,10 @@ struct Backward {
       return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
     });
   }
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T *y_block = y.block(first, n), *g_block = g.block(first, n);
       return [=](ptrdiff_t i, auto load)
                  CROSSENT_LAMBDA { return Formula::gradient(load(y_block + i, (T)0), load(g_block + i, (T)0), h, l); };

@@ -273,10 +273,11 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
     short_row_statistics<kGradient>(rows, statistics, [&](ptrdiff_t lane) CROSSENT_LAMBDA { return live(lane); });
   }
-  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
+  template <class Meanwhile>
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane, Meanwhile&& meanwhile) {
     fetch_target(lane, rows.input(lane));
     if constexpr (!kClassTerms) {
-      Base::row_step(rows, lane);
+      Base::row_step(rows, lane, meanwhile);
     } else {
       const RowInput<T> second = rows.second(lane);
       Sums<LaneSum<T>, TermsOfKind::kSums> sums;
@@ -294,7 +295,7 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
           return this->shares.terms(this->shares.of_row(probabilities, first, i, load), distances, load(block + i, origin));
         });
       };
-      this->row_step_by_blocks(rows, lane, each_block);
+      this->row_step_by_blocks(rows, lane, each_block, meanwhile);
       const Pair<double> d = sums.of[0].total(), s = two_sum(d.high, moved.by.high);
       this->distance[lane] = s.high;
       this->distance_low[lane] = (d.low + moved.by.low) + s.low;
@@ -364,16 +365,19 @@ struct CrossEntropy : FromStatistics<T, kGradient>, CrossEntropyTerms<T, kKind> 
     }
   }
 
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> second = rows.second(lane);
     this->scale.with(OneRow<T>{lane}, [&](auto scaled) CROSSENT_LAMBDA {
       const auto gradient = this->element(OneRow<T>{lane}, scaled);
-      write_from_exponentials<!kClassTerms>(statistics, rows, lane, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      write_from_exponentials<!kClassTerms>(statistics, rows, lane, part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
         const T* probabilities = kIndex ? nullptr : second.block(first, n);
         return [=](const auto& e, ptrdiff_t i, auto load)
                    CROSSENT_LAMBDA { return gradient(e, this->shares.of_row(probabilities, first, i, load)); };
       });
     });
-    if constexpr (kIndex) rows.output(lane).set(target[lane], this->target_gradient[lane]);
+    if constexpr (kIndex) {
+      if (target[lane] >= part.first && target[lane] < part.last)
+        rows.output(lane).set(target[lane], this->target_gradient[lane]);
+    }
   }
 };

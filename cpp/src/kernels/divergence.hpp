@@ -210,7 +210,7 @@ template <class T>
 struct DivergenceTerms {
   using Value = T;
   static constexpr int kInputs = 2;
-  static constexpr bool skips = false, kTogether = false, kLight = false;
+  static constexpr bool skips = false, kTogether = false, kLight = false, kInTurns = false;
 
   const DivergenceRun& run;
   ptrdiff_t first_row = 0;
@@ -371,10 +371,10 @@ struct DivergenceGradient : DivergenceTerms<T> {
     write_tile(out, [&](ptrdiff_t c, auto)
                         CROSSENT_LAMBDA { return gradient(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>)); });
   }
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> p = rows.input(lane), q = rows.second(lane);
     T gradient[kBlock<T> + kTileRows<T>];
-    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       fill_gradient(lane, p.block(first, n), q.block(first, n), n, gradient);
       const T* filled = gradient;
       return [=](ptrdiff_t i, auto) CROSSENT_LAMBDA { return load(filled + i); };

@@ -17,7 +17,9 @@
 //                                           would be slow to compute from garbage (subnormal numbers)
 //   tile_output(tiles, t, out)              the output of tile t in rows or, of some classes or all, in columns, which may be
 //                                           the place of its logits
-//   row_output(rows, lane)                  and of a row
+//   row_output(rows, lane, part)            and of a part of a row
+//   kInTurns                                row_step(rows, lane, meanwhile) calls meanwhile() now and then, which writes the
+//                                           row before; finish() may be called again and again then
 #pragma once
 
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
@@ -79,8 +81,9 @@ inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
       classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
   const ptrdiff_t f32_rows = classes <= kTogetherRow ? rows_together<float>(classes, false) : rows_per_group<float>(classes);
-  const ptrdiff_t f32 = f32_rows * padded<float>(classes) * (ptrdiff_t)sizeof(float);
-  const ptrdiff_t f64 = rows_per_group<double>(classes) * padded<double>(classes) * (ptrdiff_t)sizeof(double);
+  const ptrdiff_t f64_rows = rows_per_group<double>(classes), in_turns = classes > kBlock<float> ? 2 : 1;
+  const ptrdiff_t f32 = (f32_rows > in_turns ? f32_rows : in_turns) * padded<float>(classes) * (ptrdiff_t)sizeof(float);
+  const ptrdiff_t f64 = (f64_rows > in_turns ? f64_rows : in_turns) * padded<double>(classes) * (ptrdiff_t)sizeof(double);
   const ptrdiff_t kept = !keeps_exponentials<float>(classes) ? 0 : f32 > f64 ? f32 : f64;
   const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
   return (size_t)(tiles > rows ? tiles : rows) + kVectorBytes;
@@ -281,19 +284,25 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
-    const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output};
+    const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output, false};
     op.begin(first, count);
     if constexpr (kTakenTogether<Op>) {
       if (together) op.rows_step(rows);
     }
     for (ptrdiff_t lane = 0; !together && lane < count; ++lane) {
-      if (op.live(lane)) op.row_step(rows, lane);
+      if (!op.live(lane)) continue;
+      if constexpr (Op::kInTurns) {
+        RowInTurn<Op> none{op, rows, -1};
+        op.row_step(rows, lane, none);
+      } else {
+        op.row_step(rows, lane);
+      }
     }
     op.finish(count, count);
     if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
         if (op.live(lane)) {
-          op.row_output(rows, lane);
+          op.row_output(rows, lane, rows.whole());
         } else {
           __builtin_memset(rows.output(lane).data, 0, run.classes * element_size(run.output.type));
         }
@@ -338,6 +347,12 @@ void process(const RunType& run) {
   Op op(run);
   const ptrdiff_t in_tiles = rows_in_tiles<Op>(run);
   if (in_tiles > 0) process_tiles(op, run, in_tiles);
-  if (in_tiles < run.rows) process_rows(op, run, in_tiles);
+  if (in_tiles < run.rows) {
+    if (goes_in_turns<Op>(run)) {
+      if constexpr (Op::kInTurns) process_rows_in_turns(op, run, in_tiles);
+    } else {
+      process_rows(op, run, in_tiles);
+    }
+  }
   if (run.stream) finish_stream();
 }

@@ -86,11 +86,12 @@ CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, bool stream, Element&& ele
   if (i < n) store_partial(out + i, n - i, element(i, PartialLoad{n - i}));
 }
 
-// Writes a row block by block: block(first, n) gives element(i, load), the elements of a vector from i of that block on.
+// Writes a part of a row block by block: block(first, n) gives element(i, load), the elements of a vector from i of that block
+// on.
 template <bool kFour, class T, class Block>
-CROSSENT_INLINE void write_row(const RowOutput<T>& out, ptrdiff_t classes, Block&& block) {
-  for (ptrdiff_t first = 0; first < classes; first += kBlock<T>) {
-    const ptrdiff_t n = classes - first < kBlock<T> ? classes - first : kBlock<T>;
+CROSSENT_INLINE void write_row(const RowOutput<T>& out, Part part, Block&& block) {
+  for (ptrdiff_t first = part.first; first < part.last; first += kBlock<T>) {
+    const ptrdiff_t n = part.last - first < kBlock<T> ? part.last - first : kBlock<T>;
     const auto element = block(first, n);
     T* p = out.block(first);
     const bool whole_lines = n * (ptrdiff_t)sizeof(T) >= kAlignedBytes && (uintptr_t)p % sizeof(T) == 0;

@@ -159,7 +159,7 @@ struct Scores {
   using Value = T;
   static constexpr int kInputs = 1;
   static constexpr bool kOutput = false;
-  static constexpr bool kTogether = false, kLight = false;
+  static constexpr bool kTogether = false, kLight = false, kInTurns = false;
 
   const ScoreRun& run;
   const bool skips;

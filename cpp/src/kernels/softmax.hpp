@@ -16,16 +16,19 @@ struct FromStatistics {
   CROSSENT_INLINE void begin(ptrdiff_t first, ptrdiff_t) { first_row = first; }
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
   CROSSENT_INLINE void tile_step(const Tiles<T>& tiles) { tile_statistics<kKeep>(tiles, statistics); }
-  static constexpr bool kTogether = true, kLight = false;
+  static constexpr bool kTogether = true, kLight = false, kInTurns = true;
   CROSSENT_INLINE void rows_step(const RowGroup<T>& rows) {
     short_row_statistics<kKeep>(rows, statistics, [](ptrdiff_t) CROSSENT_LAMBDA { return true; });
   }
-  CROSSENT_INLINE void row_step(const RowGroup<T>& rows, ptrdiff_t lane) { row_step_by_blocks(rows, lane, NoBlockStep{}); }
-  template <class Block>
-  CROSSENT_INLINE void row_step_by_blocks(const RowGroup<T>& rows, ptrdiff_t lane, Block&& each_block) {
+  template <class Meanwhile>
+  CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane, Meanwhile&& meanwhile) {
+    row_step_by_blocks(rows, lane, NoBlockStep{}, meanwhile);
+  }
+  template <class Block, class Meanwhile>
+  CROSSENT_INLINE void row_step_by_blocks(const RowGroup<T>& rows, ptrdiff_t lane, Block&& each_block, Meanwhile&& meanwhile) {
     const ptrdiff_t classes = run.classes;
     T* kept = kKeep && keeps_exponentials<T>(classes) ? rows.kept_of(lane) : nullptr;
-    row_statistics<T>(rows.input(lane), classes, kept, statistics, lane, rows.soon(lane), each_block);
+    row_statistics<T>(rows.input(lane), classes, kept, statistics, lane, rows.soon(lane), each_block, meanwhile);
   }
 };
 
@@ -134,16 +137,15 @@ CROSSENT_INLINE Pair<Vec<double>> only_where(Mask<double> valid, Pair<Vec<double
   return {select(valid, a.high, nan), select(valid, a.low, nan)};
 }
 
-// Writes a row from its exponentials, as they were kept or taken again: block(first, n) gives f(e, i, load), the elements of a
-// vector from i of that block on.
+// Writes a part of a row from its exponentials, as they were kept or taken again: block(first, n) gives f(e, i, load), the
+// elements of a vector from i of that block on.
 template <bool kFour, class T, class Block>
 CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistics, const RowGroup<T>& rows, ptrdiff_t lane,
-                                             Block&& block) {
-  const ptrdiff_t classes = rows.run.classes;
+                                             Part part, Block&& block) {
   const RowOutput<T> out = rows.output(lane);
   if (statistics.kept_valid[lane]) {
     const T* kept = rows.kept_of(lane);
-    write_row<kFour>(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<kFour>(out, part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* e = kept + first;
       // They may lie in the output, so that nothing beyond the row is read; 1 is no exponential of a subnormal result.
@@ -154,7 +156,7 @@ CROSSENT_INLINE void write_from_exponentials(const GroupStatistics<T>& statistic
     const Vec<T> max = splat(statistics.max[lane]);
     const Exponential<T> exponential(max);
     const bool small = is_small_origin(max);
-    write_row<kFour>(out, classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<kFour>(out, part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const auto f = block(first, n);
       const T* logits = x.block(first, n);
       return [=](ptrdiff_t i, auto load_any) CROSSENT_LAMBDA {
@@ -187,9 +189,9 @@ struct Softmax : FromStatistics<T, true> {
     const T* kept = tiles.kept + t * tiles.size;
     write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA { return probability(load(kept + c * kTileRows<T>, (T)0)); });
   }
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     scale.with(OneRow<T>{lane}, [&](auto probability) CROSSENT_LAMBDA {
-      write_from_exponentials<true>(statistics, rows, lane, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
+      write_from_exponentials<true>(statistics, rows, lane, part, [&](ptrdiff_t, ptrdiff_t) CROSSENT_LAMBDA {
         return [=](const auto& e, ptrdiff_t, auto) CROSSENT_LAMBDA { return probability(e); };
       });
     });
@@ -218,10 +220,10 @@ struct LogSoftmax : FromStatistics<T, false> {
     const T* tile = tiles.logits + t * tiles.size;
     write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA { return (load(tile + c * kTileRows<T>, (T)0) - max) - log; });
   }
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane) const {
+  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> x = rows.input(lane);
     const Vec<T> max = splat(statistics.max[lane]), log = splat(log_of_sum[lane]);
-    write_row<false>(rows.output(lane), rows.run.classes, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<false>(rows.output(lane), part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T* block = x.block(first, n);
       return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA { return (load(block + i, (T)0) - max) - log; };
     });

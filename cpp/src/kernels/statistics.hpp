@@ -44,6 +44,10 @@ constexpr ptrdiff_t kNextBytes = 1024;
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
 template <class T>
 constexpr ptrdiff_t kBlock = 4096;
+// How much of a row is summed before as much of the one before it is written, where that is done in turns: as much as a core
+// can have on its way to memory while it computes on.
+template <class T>
+constexpr ptrdiff_t kTurn = 512;
 // Elements in a group of sum_row.
 template <class T>
 constexpr ptrdiff_t kGroupElements = 4 * Vec<T>::kLanes;
@@ -87,7 +91,7 @@ struct RowSum {
   T max = -__builtin_inf(), last = -__builtin_inf();  // last: the largest of the last elements
   T reference = 0;
   double ties = 0;
-  bool moved = false;
+  bool moved = false, small = true;  // small: as is_small_origin() says of the reference
   LaneSum<T> lanes;
   Pair<double> former_maxima{0, 0};  // they belong to the sum once a larger one is found
 
@@ -109,37 +113,39 @@ struct RowSum {
     }
     max = block_max;
     ties = 0;
+    small = is_small_origin(splat(reference));
   }
 
-  CROSSENT_INLINE void add_block(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
-                                 const char* soon) {
-    if (!is_small_origin(splat(reference))) {
-      add_block_of_any(x, n, kept);
+  // Elements begin, …, end - 1 of a block, all groups of sum_row.
+  CROSSENT_INLINE void add_some(const T* x, ptrdiff_t begin, ptrdiff_t end, const BlockMaxima<T>& maxima, T* kept,
+                                ReadAhead ahead, const char* soon) {
+    if (!small) {
+      add_some_of_any(x, begin, end, kept);
     } else if (kept) {
-      add_exponentials<true>(x, n, maxima, kept, ahead, soon);
+      add_exponentials<true>(x, begin, end, maxima, kept, ahead, soon);
     } else {
-      add_exponentials<false>(x, n, maxima, nullptr, ahead, soon);
+      add_exponentials<false>(x, begin, end, maxima, nullptr, ahead, soon);
     }
   }
   // Rare, so that it does without code of its own that keeps nothing.
-  CROSSENT_SHARED void add_block_of_any(const T* x, ptrdiff_t n, T* kept) {
+  CROSSENT_SHARED void add_some_of_any(const T* x, ptrdiff_t begin, ptrdiff_t end, T* kept) {
     T unused[kBlock<T> + Vec<T>::kLanes];
-    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+    for (ptrdiff_t i = begin; i < end; i += kGroupElements<T>) {
       Vec<T> group;
-      sum_without_max<true, true>(x, i, n, kept ? kept : unused, group);
+      sum_without_max<true, true>(x, i, end, kept ? kept : unused, group);
       lanes.add(group);
     }
   }
 
   // `soon`: where the results of these elements will be written, brought into the cache meanwhile, or null.
   template <bool kKeep>
-  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t n, const BlockMaxima<T>& maxima, T* kept, ReadAhead ahead,
-                                        const char* soon) {
+  CROSSENT_SHARED void add_exponentials(const T* x, ptrdiff_t begin, ptrdiff_t end, const BlockMaxima<T>& maxima, T* kept,
+                                        ReadAhead ahead, const char* soon) {
     const Vec<T> m = splat(max);
     const Exponential<T> exponential(splat(reference));
     LaneSum<T> sum = lanes;
-    for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      for (; i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
+    for (ptrdiff_t i = begin; i < end; i += kGroupElements<T>) {
+      for (; i + kGroupElements<T> <= end && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
         for (int line = 0; soon && line < 4; ++line) {
           const char* p = soon + i * sizeof(T) + line * kVectorBytes;
@@ -150,9 +156,9 @@ struct RowSum {
         if constexpr (kKeep) store_four(kept + i, e);
         sum.add(sum_of(e));
       }
-      if (i >= n) break;
+      if (i >= end) break;
       Vec<T> group;
-      sum_without_max<kKeep, false>(x, i, n, kept, group);
+      sum_without_max<kKeep, false>(x, i, end, kept, group);
       sum.add(group);
     }
     lanes = sum;
@@ -202,12 +208,19 @@ struct NoBlockStep {
   CROSSENT_INLINE void operator()(ptrdiff_t, ptrdiff_t, const T*, T) const {}
 };
 
+// What is done while a row is summed: meanwhile(n) each time when so many of its elements are, if active().
+struct NothingMeanwhile {
+  static CROSSENT_INLINE bool active() { return false; }
+  CROSSENT_INLINE void operator()(ptrdiff_t) const {}
+};
+
 // The statistics of one contiguous row. `kept`, if not null, takes exp(x[i] - reference) * 2**bias; of a row of one block it
 // may be the row itself. each_block(first, n, block, max): called for each block with the maximum so far, while the block is in
 // the cache.
-template <class T, class Block>
+template <class T, class Block, class Meanwhile = NothingMeanwhile>
 CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* kept, GroupStatistics<T>& group, ptrdiff_t lane,
-                                    const char* out, Block&& each_block) {
+                                    const char* out, Block&& each_block, Meanwhile&& meanwhile = {}) {
+  const ptrdiff_t turn = meanwhile.active() ? kTurn<T> : kBlock<T>;
   RowSum<T> row;
   BlockMaxima<T> maxima;
   row.lanes.clear();
@@ -223,7 +236,11 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
     row.grow_to(maxima.largest);
     each_block(first, n, block, row.max);
     const char* soon = out ? out + first * sizeof(T) : nullptr;
-    row.add_block(block, n, maxima, kept ? kept + first : nullptr, x.ahead(first + kBlock<T>), soon);
+    for (ptrdiff_t begin = 0, end; begin < n; begin = end) {
+      end = between(0, begin + turn, n);
+      row.add_some(block, begin, end, maxima, kept ? kept + first : nullptr, x.ahead(first + kBlock<T>), soon);
+      meanwhile(first + end);
+    }
   }
   row.write(group, lane, kept != nullptr);
 }

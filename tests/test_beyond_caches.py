@@ -1,0 +1,87 @@
+"""Outputs that are written past the caches have the same bits as all others."""
+
+import crossent
+import numpy as np
+import pytest
+from helpers import assert_same_bits, normal
+
+pytestmark = pytest.mark.usefixtures("simd")
+
+
+# 21 classes of 111232 rows are written past the caches where a class's elements begin and end with cache lines; 111235 are not.
+@pytest.mark.parametrize("columns", [111232, 111235, 300])
+@pytest.mark.parametrize("offset", [0, 4, 16, 64])
+def test_many_columns_have_the_bits_of_rows(columns, offset):
+    """The class axis first, arrays at any place in a cache line: in a new array, in `out` and in place."""
+    x = normal((21, columns), np.float32)
+    rows, target = np.ascontiguousarray(x.T), np.arange(columns) % 21
+    loss, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
+    functions = {name: getattr(crossent, name) for name in ("softmax", "log_softmax", "logsumexp")}
+    expected = {name: np.ascontiguousarray(function(rows).T) for name, function in functions.items()}
+    raw = np.zeros(x.nbytes + 256, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    placed = raw[start : start + x.nbytes].view(np.float32).reshape(x.shape)
+    placed[...] = x
+    for name, function in functions.items():
+        assert_same_bits(function(placed, 0), expected[name], name)
+    out = np.full_like(x, np.nan)
+    losses, _ = crossent.cross_entropy_value_and_grad(placed.T, target, reduction="none", out=out.T)
+    assert_same_bits(losses, loss)
+    assert_same_bits(np.ascontiguousarray(out.T), gradient)
+    assert_same_bits(crossent.softmax(placed, 0, out=placed), expected["softmax"], "in place")
+
+
+def rows_of_all_kinds(classes, dtype):
+    """Rows that a kernel takes in different ways, with targets for them: the sixth is ignored, the ninth is ordinary."""
+    x = normal((9, classes), dtype)
+    x[1] += 10**6
+    x[2] = np.linspace(0, 500, classes)  # the largest is the last one
+    x[3, classes // 2] = 300  # grows far beyond what exponentials are taken relative to
+    x[4, ::2] = -np.inf
+    x[6] = -np.inf
+    x[7, 9] = np.nan
+    return x, np.array([0, 3, 9999, classes - 1, 1, -100, 5, 6, classes - 2])
+
+
+@pytest.mark.parametrize("offset", [0, 8, 64])
+def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(offset, wider_dtype):
+    """Arrays of more than 32 MB with rows of more than 64 KB are written past the caches, each while the next one is read;
+    but into new memory they are not."""
+    classes, size = 16411, wider_dtype.itemsize
+    x, target = rows_of_all_kinds(classes, wider_dtype)
+    repeats = -(-(2**25) // x.nbytes) + 1
+    many, targets = np.tile(x, (repeats, 1)), np.tile(target, repeats)
+    raw = np.empty(many.nbytes + 128, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    placed = raw[start : start + many.nbytes].view(wider_dtype).reshape(many.shape)
+    probabilities = crossent.softmax(normal(x.shape, wider_dtype, 1))
+
+    def results(logits, labels):
+        shares = np.tile(probabilities, (len(logits) // len(x), 1))
+
+        def gradient(out, labels=labels, **options):
+            return crossent.cross_entropy_value_and_grad(logits, labels, reduction="sum", out=out, **options)[1]
+
+        yield "softmax", lambda out: crossent.softmax(logits, out=out)
+        yield "log_softmax", lambda out: crossent.log_softmax(logits, out=out)
+        yield "gradient", gradient
+        yield "smooth gradient", lambda out: gradient(out, label_smoothing=0.1)
+        yield "gradient of probabilities", lambda out: gradient(out, shares)
+        yield "softmax_backward", lambda out: crossent.softmax_backward(logits, logits, out=out)
+        yield (
+            "divergence",
+            lambda out: crossent.kl_divergence_value_and_grad(logits, logits[::-1], reduction="sum", out=out)[1],
+        )
+
+    def assert_same(small, large, note):
+        bits, nan = np.where(np.isnan(small), 0, small).view(f"u{size}"), np.isnan(small)
+        blocks = large.reshape(repeats, *small.shape)
+        assert (np.isnan(blocks) == nan).all(), note
+        assert (np.where(nan, 0, blocks).view(bits.dtype) == bits).all(), note
+
+    for (name, small), (_, large) in zip(results(x, target), results(many, targets), strict=True):
+        expected = small(None)
+        assert_same(expected, large(None), f"{name} in new memory")
+        assert_same(expected, large(placed), f"{name} in out")
+    np.copyto(placed, many)
+    assert_same(crossent.log_softmax(x), crossent.log_softmax(placed, out=placed), "in place")

@@ -20,9 +20,13 @@ struct Backward {
     for (ptrdiff_t t = 0; t < tiles.count; ++t) {
       const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
       TileSum<T> total;
-      sum_tile<1>(&total, tiles.classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-        return Terms<T, 1>{{Formula::term(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>))}};
-      });
+      sum_tile<1>(
+          &total, tiles.classes,
+          [&](ptrdiff_t c)
+              CROSSENT_LAMBDA { return Terms<T, 1>{{Formula::term(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>))}}; },
+          [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+            if (tiles.distant) tiles.meanwhile(t * tiles.classes + first, n);  // in a cache there is nothing to wait for
+          });
       total.write(sum + tiles.lane(t), sum_low + tiles.lane(t));
     }
   }

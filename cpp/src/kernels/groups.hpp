@@ -45,6 +45,10 @@ constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // per element for log_softmax of 1000 classes, 16 KiB: 0.32), where it has such (without: logsumexp of 1000, taken together:
 // 0.24 and 0.23).
 constexpr ptrdiff_t kGroupBytes = 1 << 14, kUnwrittenBytes = 1 << 15;
+// Operations that wait for memory most of the time, since they do hardly more, go on to the next row soon: then the processor's
+// own prefetchers see each array read from its beginning to its end (Zen 4, softmax_backward of 16384 x 250: 0.57 -> 0.42 ns
+// per element, in a cache 0.26 -> 0.21).
+constexpr ptrdiff_t kLightGroupBytes = 1 << 12;
 // So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
 // compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
 constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
@@ -58,8 +62,8 @@ CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
 }
 
 template <class T>
-CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes) {
-  return between(1, kGroupBytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
+CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes, ptrdiff_t bytes = kGroupBytes) {
+  return between(1, bytes / (classes * (ptrdiff_t)sizeof(T)), kGroupRows<T>);
 }
 // Of rows that are taken together: as many as some vectors have lanes, or fewer.
 template <class T>
@@ -242,6 +246,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
       if (!op.live(row)) buffers.clear_row(row, run.classes);
     }
     const char* ahead = adjacent_rows(run.input, first + count, run.classes);
+    const char* second_ahead = Op::kInputs == 2 ? adjacent_rows(run.second, first + count, run.classes) : nullptr;
     const char* soon = Op::kOutput ? adjacent_rows(run.output, first, run.classes) : nullptr;
     ColumnFetcher fetcher{run.output.data + first * run.output.row_stride, run.output.class_stride,
                           count * run.output.row_stride, count, run.classes};
@@ -254,6 +259,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
                          buffers.second_maxima,
                          buffers.kept,
                          ahead,
+                         second_ahead,
                          soon,
                          run.distant,
                          reads_columns && following > 0 ? &reader : nullptr,
@@ -281,7 +287,8 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(T);
   const ptrdiff_t longest = converts ? kTogetherHalfRow : kTogetherRow;
   const bool together = kTakenTogether<Op> && run.classes <= longest;
-  const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes);
+  constexpr ptrdiff_t bytes = Op::kLight ? kLightGroupBytes : kGroupBytes / Op::kInputs;
+  const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes, bytes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output, false};

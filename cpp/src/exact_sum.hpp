@@ -36,11 +36,10 @@ class ExactSum {
   }
 
   void add(const ExactSum& other) {
-    carry();
     special_ += other.special_;
     for (int i = 0; i < kDigits; ++i) digit_[i] += other.digit_[i];
-    pending_ = kCarryEvery / 2;
-    carry();
+    pending_ += other.pending_ + 1;
+    if (pending_ >= kCarryEvery) carry();
   }
 
   // The finite part of the sum in 32-bit digits, from the weight 2**-kOffset up, all but the last one in [0, 2**32); and what
@@ -105,12 +104,14 @@ class ExactSum {
   void carry() {
     for (int i = 0; i + 1 < kDigits; ++i) {
       const std::int64_t up = digit_[i] >> 32;  // floor
+      if (up == 0) continue;                    // most digits are 0: predicted, where additions would wait for each other
       digit_[i + 1] += up;
       digit_[i] -= up * (std::int64_t{1} << 32);
     }
     pending_ = 0;
   }
 
+  // Less than 2**32 times pending_ + 1, all but the last one.
   std::int64_t digit_[kDigits] = {};
   double special_ = 0;  // infinities and NaN
   int pending_ = 0;

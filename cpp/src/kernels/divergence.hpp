@@ -301,13 +301,16 @@ struct DivergenceTerms {
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      tiles.meanwhile(t * tiles.classes + c, 1);
+      if (tiles.distant) tiles.prefetch_distant(t * tiles.classes + c, 1);  // all at once would be waited for
       Terms<T, 3> result;
       DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
                                       p_at_max, q_at_max, result);
       return result;
     };
-    sum_tile<3>(sums, tiles.classes, term);
+    sum_tile<3>(sums, tiles.classes, term, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+      if (!tiles.distant) tiles.prefetch(t * tiles.classes + first, n);
+      tiles.work_on_columns(n);
+    });
     store_as_double(p_statistics.ties + lane, p_at_max);
     store_as_double(q_statistics.ties + lane, q_at_max);
     sums[0].write(p_statistics.sum + lane, p_statistics.sum_low + lane);

@@ -22,15 +22,16 @@ struct Tiles {
     work_on_columns(n);
   }
   CROSSENT_INLINE void prefetch(ptrdiff_t first, ptrdiff_t n) const {
+    if (distant) return prefetch_distant(first, n);
     const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
-    if (distant) return prefetch_distant(begin, end);
     for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) __builtin_prefetch(ahead + line);
-    for (ptrdiff_t line = begin; second_ahead && line < end; line += kVectorBytes) __builtin_prefetch(second_ahead + line);
     for (ptrdiff_t line = begin; soon && line < end; line += kVectorBytes) __builtin_prefetch(soon + line, 1);
   }
   // Near and far in turns: one after the other is slower (64 classes: 0.60 -> 0.67 ns per element), and so are loops for both
-  // cases where all is near. Inlined: gcc takes a function that only prefetches for one without effect, and drops the call.
-  CROSSENT_INLINE void prefetch_distant(ptrdiff_t begin, ptrdiff_t end) const {
+  // cases where all is near.
+  CROSSENT_SHARED void prefetch_distant(ptrdiff_t first, ptrdiff_t n) const {
+    const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
+    asm volatile("");  // gcc takes a function that only prefetches for one without effect, and drops the call
     for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) {
       __builtin_prefetch(ahead + line);
       fetch_far(ahead + line);

@@ -9,7 +9,7 @@ struct RowInTurn {
   const RowGroup<T>& rows;
   ptrdiff_t lane, written = 0;
 
-  CROSSENT_INLINE bool active() const { return lane >= 0; }
+  CROSSENT_INLINE bool active() const { return kStreams && Op::kOutput && lane >= 0; }
   // As much as is summed; parts end where a cache line does.
   CROSSENT_INLINE void operator()(ptrdiff_t summed) {
     if (!active()) return;

@@ -43,18 +43,33 @@ def rows_of_all_kinds(classes, dtype):
     return x, np.array([0, 3, 9999, classes - 1, 1, -100, 5, 6, classes - 2])
 
 
-@pytest.mark.parametrize("offset", [0, 8, 64])
+def placed_at(offset, like):
+    """An array of the shape and dtype, `offset` bytes into a cache line."""
+    raw = np.empty(like.nbytes + 128, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    return raw[start : start + like.nbytes].view(like.dtype).reshape(like.shape)
+
+
+def assert_repeats(large, small, note):
+    """The rows of `large` are those of `small` again and again, to the last bit."""
+    nan = np.isnan(small)
+    expected = np.where(nan, 0, small).view(f"u{small.dtype.itemsize}")
+    blocks = large.reshape(-1, *small.shape)
+    assert (np.isnan(blocks) == nan).all(), note
+    assert (np.where(nan, 0, blocks).view(expected.dtype) == expected).all(), note
+
+
+@pytest.mark.parametrize("offset", [0, 2, 8])
 def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(offset, wider_dtype):
     """Arrays of more than 32 MB with rows of more than 64 KB are written past the caches, each while the next one is read;
     but into new memory they are not."""
-    classes, size = 16411, wider_dtype.itemsize
+    classes = 16411
     x, target = rows_of_all_kinds(classes, wider_dtype)
     repeats = -(-(2**25) // x.nbytes) + 1
     many, targets = np.tile(x, (repeats, 1)), np.tile(target, repeats)
-    raw = np.empty(many.nbytes + 128, np.uint8)
-    start = -raw.ctypes.data % 64 + offset
-    placed = raw[start : start + many.nbytes].view(wider_dtype).reshape(many.shape)
+    placed = placed_at(offset, many)
     probabilities = crossent.softmax(normal(x.shape, wider_dtype, 1))
+    weight = np.abs(normal(classes, np.float64))
 
     def results(logits, labels):
         shares = np.tile(probabilities, (len(logits) // len(x), 1))
@@ -62,26 +77,64 @@ def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(offset, wi
         def gradient(out, labels=labels, **options):
             return crossent.cross_entropy_value_and_grad(logits, labels, reduction="sum", out=out, **options)[1]
 
+        def gradient_in_shares(out):
+            return gradient(None if out is None else shares, shares)
+
         yield "softmax", lambda out: crossent.softmax(logits, out=out)
         yield "log_softmax", lambda out: crossent.log_softmax(logits, out=out)
         yield "gradient", gradient
+        yield "weighted gradient", lambda out: gradient(out, weight=weight.astype(wider_dtype))
         yield "smooth gradient", lambda out: gradient(out, label_smoothing=0.1)
         yield "gradient of probabilities", lambda out: gradient(out, shares)
+        yield "gradient over its probabilities", gradient_in_shares
         yield "softmax_backward", lambda out: crossent.softmax_backward(logits, logits, out=out)
         yield (
             "divergence",
             lambda out: crossent.kl_divergence_value_and_grad(logits, logits[::-1], reduction="sum", out=out)[1],
         )
 
-    def assert_same(small, large, note):
-        bits, nan = np.where(np.isnan(small), 0, small).view(f"u{size}"), np.isnan(small)
-        blocks = large.reshape(repeats, *small.shape)
-        assert (np.isnan(blocks) == nan).all(), note
-        assert (np.where(nan, 0, blocks).view(bits.dtype) == bits).all(), note
-
     for (name, small), (_, large) in zip(results(x, target), results(many, targets), strict=True):
         expected = small(None)
-        assert_same(expected, large(None), f"{name} in new memory")
-        assert_same(expected, large(placed), f"{name} in out")
+        assert_repeats(large(None), expected, f"{name} in new memory")
+        assert_repeats(large(placed), expected, f"{name} in out")
     np.copyto(placed, many)
-    assert_same(crossent.log_softmax(x), crossent.log_softmax(placed, out=placed), "in place")
+    assert_repeats(crossent.log_softmax(placed, out=placed), crossent.log_softmax(x), "in place")
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = crossent.get_num_threads()
+    crossent.set_num_threads(request.param)
+    yield request.param
+    crossent.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_rows_too_long_to_keep_their_exponentials_have_the_bits_of_single_ones():
+    x, target = rows_of_all_kinds(262147, np.float32)
+    many, targets = np.tile(x, (8, 1)), np.tile(target, 8)
+    out = np.empty_like(many)
+    assert_repeats(crossent.softmax(many, out=out), crossent.softmax(x), "softmax")
+    expected_losses, expected = crossent.cross_entropy_value_and_grad(x, target, reduction="none")
+    losses, gradient = crossent.cross_entropy_value_and_grad(many, targets, reduction="none", out=out)
+    assert_repeats(gradient, expected, "gradient")
+    assert_repeats(losses, expected_losses, "losses")
+
+
+def test_the_sum_of_losses_does_not_depend_on_where_the_gradient_goes():
+    """Long rows come in other blocks where their results are written past the caches."""
+    rows, classes = 300, 16411
+    x = np.full((rows, classes), -1e4)
+    x[:, 0] = 0
+    x[:, 1:4] = -256
+    target = np.full(rows, -100)
+    target[:3] = 1, 2, 3
+    weight = np.ones(classes)
+    weight[2:4] = 2.0**-53, 2.0**-120
+    for reduction in ("sum", "mean"):
+        loss = crossent.cross_entropy(x, target, weight=weight, reduction=reduction)
+        for out in (None, np.empty_like(x)):
+            same, _ = crossent.cross_entropy_value_and_grad(x, target, weight=weight, reduction=reduction, out=out)
+            assert same == loss
+        if reduction == "sum":
+            assert loss == np.nextafter(256.0, 257)  # 256 * (1 + 2**-53 + 2**-120), above a tie

@@ -94,6 +94,7 @@ class CrossEntropyCall {
     if (wanted.out) {
       operands_.output = space_.add_class_shaped(wanted.out->data, wanted.out->dtype, wanted.out->strides);
       operands_.untouched = wanted.out->untouched;
+      operands_.in_turns = true;
     }
     if (wanted.upstream && wanted.upstream->values.data) {
       const ConstArray& values = wanted.upstream->values;

@@ -15,8 +15,9 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
 constexpr std::ptrdiff_t kBlockElements = 1 << 15;
 // And of so few rows that there are as many blocks, or of kMaxBlockRows.
 constexpr std::ptrdiff_t kLeastBlocks = 16;
-// The first row of a block is summed and the last one written alone where the others go in turns.
-constexpr std::ptrdiff_t kMostInTurns = 32;
+// Of long rows that go in turns, the first of a block is summed and the last one written alone; but each thread should have
+// some blocks.
+constexpr std::ptrdiff_t kLeastBlocksInTurns = 32;
 // Rows that are gathered together share the cache lines that one of them touches, and should stay in the second-level cache.
 constexpr std::ptrdiff_t kStageBytes = 1 << 20, kMostGathered = 64;
 // Rows of more classes than this are not gathered together: that would take tens of megabytes.
@@ -134,8 +135,10 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
   block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, most_rows);
   if (direct_ && !contiguous) block_rows_ = std::clamp(wanted, kMaxBlockRows, most_rows);
-  // Rows that are written past the caches are written while the next one of a block is summed.
-  if (contiguous && stream_) block_rows_ = std::clamp<std::ptrdiff_t>(space.rows() / kLeastBlocks, 1, kMostInTurns);
+  if (operands.in_turns && contiguous && stream_ &&
+      item_size(space.dtype(operands.input)) == item_size(space.dtype(operands.output))) {
+    block_rows_ = std::clamp<std::ptrdiff_t>(space.rows() / kLeastBlocksInTurns, 1, kMostInTurns);
+  }
   kernel_bytes_ = (kernels.scratch_bytes(classes) + 63) / 64 * 64;
   if (!direct_) {
     std::ptrdiff_t item = operands.second >= 0 ? item_size(second_dtype_) : 0;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "driver.hpp"
 #include "elements.hpp"
 #include "parallel.hpp"
 
@@ -250,12 +251,14 @@ double LossProblem::reduce(const ExactSum& sum) const {
 
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {
   double high, low;
-  kernels.sum(values, count, &high, &low);
-  if (high - high == 0) {
+  // Few are added exactly: how many long rows a block has depends on where their results go.
+  const bool few = count <= kMostInTurns;
+  if (!few) kernels.sum(values, count, &high, &low);
+  if (few || !(high - high == 0)) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) sum.add(values[i]);
+  } else {
     sum.add(high);
     sum.add(low);
-  } else {
-    for (std::ptrdiff_t i = 0; i < count; ++i) sum.add(values[i]);
   }
 }
 

@@ -26,6 +26,7 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
   operands.input = space.add_class_shaped(x.data, x.dtype, x.strides);
   operands.output = space.add_class_shaped(out.data, out.dtype, out.strides);
   operands.untouched = out.untouched;
+  operands.in_turns = !second;
   if (second) {
     operands.second = space.add_class_shaped(second->data, second->dtype, second->strides);
   }

@@ -19,7 +19,8 @@
 //                                           the place of its logits
 //   row_output(rows, lane, part)            and of a part of a row
 //   kInTurns                                row_step(rows, lane, meanwhile) calls meanwhile() now and then, which writes the
-//                                           row before; finish() may be called again and again then
+//                                           row before; then finish() is called after each row of a group, of rows that were
+//                                           written too, and of those that are still to be read
 #pragma once
 
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
@@ -88,7 +89,9 @@ inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t f64_rows = rows_per_group<double>(classes), in_turns = classes > kBlock<float> ? 2 : 1;
   const ptrdiff_t f32 = (f32_rows > in_turns ? f32_rows : in_turns) * padded<float>(classes) * (ptrdiff_t)sizeof(float);
   const ptrdiff_t f64 = (f64_rows > in_turns ? f64_rows : in_turns) * padded<double>(classes) * (ptrdiff_t)sizeof(double);
-  const ptrdiff_t kept = !keeps_exponentials<float>(classes) ? 0 : f32 > f64 ? f32 : f64;
+  const ptrdiff_t f32_kept = keeps_exponentials<float>(classes) ? f32 : 0,
+                  f64_kept = keeps_exponentials<double>(classes) ? f64 : 0;
+  const ptrdiff_t kept = f32_kept > f64_kept ? f32_kept : f64_kept;
   const ptrdiff_t rows = kept + 3 * kBlock<double> * (ptrdiff_t)sizeof(double);
   return (size_t)(tiles > rows ? tiles : rows) + kVectorBytes;
 }

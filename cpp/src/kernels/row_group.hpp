@@ -10,9 +10,9 @@ template <class T>
 struct RowGroup {
   const Run& run;
   ptrdiff_t first, count;
-  T *buffer, *kept;  // three blocks, and room for a number an element
+  T *buffer, *kept;  // three blocks, and room for a number an element, or for two rows in turns
   bool in_output;    // what is kept is kept where the results will be
-  bool in_turns;     // a row is written while the next one is summed, and no other is kept
+  bool in_turns;     // a row is written while the next one is summed: the others need not be kept
 
   CROSSENT_INLINE const char* row(const Operand& a, ptrdiff_t lane) const { return a.data + (first + lane) * a.row_stride; }
   CROSSENT_INLINE RowInput<T> input(ptrdiff_t lane) const { return {row(run.input, lane), run.input.type, buffer}; }

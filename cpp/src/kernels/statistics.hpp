@@ -44,8 +44,9 @@ constexpr ptrdiff_t kNextBytes = 1024;
 // How much one block of a row holds: it stays in the first-level cache between its maximum and its exponentials.
 template <class T>
 constexpr ptrdiff_t kBlock = 4096;
-// How much of a row is summed before as much of the one before it is written, where that is done in turns: as much as a core
-// can have on its way to memory while it computes on.
+// How much of a row is summed before as much of the one before it is written, where that is done in turns. Shorter turns cost
+// the start of their loops (1024 x 50257 floats: 128 0.57 ns per element, 256 0.41, 512 and 1024 0.39), longer ones wait for
+// memory (2048: 0.40).
 template <class T>
 constexpr ptrdiff_t kTurn = 512;
 // Elements in a group of sum_row.

@@ -34,7 +34,7 @@ CROSSENT_INLINE bool goes_in_turns(const Run& run) {
   if (!kStreams || !Op::kInTurns || !Op::kOutput) return false;
   const auto converts = [](const Operand& a)
                             CROSSENT_LAMBDA { return element_size(a.type) != (ptrdiff_t)sizeof(typename Op::Value); };
-  if (converts(run.input) || (Op::kInputs == 2 && converts(run.second))) return false;
+  if (converts(run.input) || converts(run.output) || (Op::kInputs == 2 && converts(run.second))) return false;
   return run.stream && run.classes > kBlock<typename Op::Value>;
 }
 
@@ -43,7 +43,7 @@ template <class Op>
 CROSSENT_INLINE void process_rows_in_turns(Op& op, const Run& run, ptrdiff_t begin) {
   using T = typename Op::Value;
   T* buffer = (T*)run.scratch;
-  constexpr ptrdiff_t most = 8;  // what is finished together, time and again
+  constexpr ptrdiff_t most = 8;  // what is finished together, time and again; kMostInTurns of the drivers
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = between(0, run.rows - first, most);
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, false, true};

@@ -31,9 +31,10 @@ constexpr ptrdiff_t kTransposedRow = 192;
 constexpr ptrdiff_t kTransposedLightRow = 32;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line. Softmax on AVX-512, ns per element, transposed and together: 100
-// classes 0.42 and 0.50, 112 0.41 and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33. The limit for any row holds for float64 too,
-// where longer ones are taken one by one.
-constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96;
+// classes 0.42 and 0.50, 112 0.41 and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33. Nor is memory written fast in pieces of 16
+// rows (Zen 4, 48 MB of 128 classes 0.70 and 0.52; but in a cache, which may be the third, 0.45 and 0.46, and 112 classes 0.46
+// and 0.53). The limit for any row holds for float64 too, where longer ones are taken one by one.
+constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTransposedDistantRow = 112;
 // Up to rows where the work that is done once a row is no more than a twentieth: log_softmax of 256 KiB, one by one and
 // together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30. Earlier where vectors are more than one register
 // (AVX2: equal at 400, 0.45 and 0.47 at 1000); and of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000
@@ -334,8 +335,9 @@ CROSSENT_INLINE bool is_transposed(const Run& run) {
   };
   const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(typename Op::Value);
   if (!Op::kTogether) return run.classes <= (Op::kLight && !converts ? kTransposedLightRow : kTransposedRow);
-  const bool lines = kTakenTogether<Op> && whole_lines(run.input) && whole_lines(run.output);
-  return run.classes <= (lines ? kTransposedLines : kTransposedAnyRow);
+  if (!kTakenTogether<Op>) return run.classes <= kTransposedAnyRow;
+  if (whole_lines(run.input) && whole_lines(run.output)) return run.classes <= kTransposedLines;
+  return run.classes <= (Op::kOutput && run.distant ? kTransposedDistantRow : kTransposedAnyRow);
 }
 
 // How many rows come in tiles, from the first on.

@@ -10,8 +10,6 @@ namespace crossent {
 // Per-row numbers of a block stay in arrays on the stack. Where there are none, a block of short rows may be longer: what a
 // kernel does once a call takes a while for 512 rows of 2 classes (softmax 1.4 -> 1.2 ns per element).
 constexpr std::ptrdiff_t kMaxBlockRows = 512, kMaxRowsWithoutNumbers = 4096;
-// Most rows of a block where each is written while the next one is summed: as many as kernels take so at a time.
-constexpr std::ptrdiff_t kMostInTurns = 8;
 
 std::string dtype_name(DType dtype);
 // A number for messages, in as many digits as tell it from a limit next to it.

@@ -39,6 +39,9 @@ constexpr int kTargetKinds = 4;
 // Numbers beyond the last row that the arrays of target_weight and gradient_scale must have, since they are read by vectors.
 constexpr ptrdiff_t kRowPadding = 64;
 
+// Most rows that are taken together where each is written while the next one is summed: as many as are finished at a time.
+constexpr ptrdiff_t kMostInTurns = 8;
+
 struct CrossEntropyRun : Run {
   const int64_t* target = nullptr;         // index kinds: the class of each row, -1 for an ignored row
   bool skips = false;                      // index kinds: some rows may be ignored; their two numbers below are 0

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "driver.hpp"
 #include "elements.hpp"
 #include "parallel.hpp"
 

@@ -43,9 +43,8 @@ template <class Op>
 CROSSENT_INLINE void process_rows_in_turns(Op& op, const Run& run, ptrdiff_t begin) {
   using T = typename Op::Value;
   T* buffer = (T*)run.scratch;
-  constexpr ptrdiff_t most = 8;  // what is finished together, time and again; kMostInTurns of the drivers
-  for (ptrdiff_t first = begin; first < run.rows; first += most) {
-    const ptrdiff_t count = between(0, run.rows - first, most);
+  for (ptrdiff_t first = begin; first < run.rows; first += kMostInTurns) {
+    const ptrdiff_t count = between(0, run.rows - first, kMostInTurns);
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, false, true};
     op.begin(first, count);
     ptrdiff_t before = -1;

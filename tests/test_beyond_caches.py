@@ -3,9 +3,19 @@
 import crossent
 import numpy as np
 import pytest
+from crossent import _core
 from helpers import assert_same_bits, normal
 
 pytestmark = pytest.mark.usefixtures("simd")
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["near", "far"])
+def fetching(request):
+    """As on processors of either kind: how far ahead memory is fetched, and whether long rows are written in turns."""
+    before = _core.fetches_far()
+    _core.set_fetches_far(request.param)
+    yield
+    _core.set_fetches_far(before)
 
 
 # 21 classes of 111232 rows are written past the caches where a class's elements begin and end with cache lines; 111235 are not.

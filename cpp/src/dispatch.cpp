@@ -1,5 +1,5 @@
-// Chooses the kernel table: at first use, the best set that the processor can run, or the one CROSSENT_SIMD names.
-// Baseline code: it runs on any processor, before anything is known of it.
+// Chooses the kernel table: at first use, the best set that the processor can run, or the one CROSSENT_SIMD names; and how
+// memory is fetched. Baseline code: it runs on any processor, before anything is known of it.
 #include "dispatch.hpp"
 
 #if defined(__x86_64__)
@@ -89,7 +89,25 @@ std::atomic<const KernelTable*>& active() {
   return table;
 }
 
+// A core of an AMD processor has room for fewer lines on their way to its first-level cache than one of Intel.
+bool waits_for_lines() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
+}
+
+std::atomic<bool>& far_fetching() {
+  static std::atomic<bool> far{waits_for_lines()};
+  return far;
+}
+
 }  // namespace
+
+bool fetches_far() { return far_fetching().load(std::memory_order_relaxed); }
+void set_fetches_far(bool far) { far_fetching().store(far); }
 
 const KernelTable* active_kernels() { return active().load(std::memory_order_relaxed); }
 

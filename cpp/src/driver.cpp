@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "dispatch.hpp"
 #include "elements.hpp"
 
 namespace crossent {
@@ -129,13 +130,14 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     if (operand >= 0) element_bytes += item_size(space.dtype(operand));
   }
   distant_ = direct_ && space.rows() * classes * element_bytes > kDistantBytes;
+  fetches_far_ = distant_ && fetches_far();
   // Whole tiles where tiles are used, and blocks large enough to make the work per block small, but for some for each thread.
   const std::ptrdiff_t wanted = (kBlockElements / classes + 15) / 16 * 16, share = space.rows() / kLeastBlocks / 16 * 16;
   most_rows = std::clamp(share, kMaxBlockRows, most_rows);
   const std::ptrdiff_t least = contiguous && classes > tile_limit ? 1 : 16;
   block_rows_ = std::clamp<std::ptrdiff_t>(classes > tile_limit ? least : wanted, least, most_rows);
   if (direct_ && !contiguous) block_rows_ = std::clamp(wanted, kMaxBlockRows, most_rows);
-  if (operands.in_turns && contiguous && stream_ &&
+  if (operands.in_turns && contiguous && stream_ && fetches_far_ &&
       item_size(space.dtype(operands.input)) == item_size(space.dtype(operands.output))) {
     block_rows_ = std::clamp<std::ptrdiff_t>(space.rows() / kLeastBlocksInTurns, 1, kMostInTurns);
   }
@@ -189,6 +191,7 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.scratch = scratch;
   run.stream = stream_;
   run.distant = distant_;
+  run.fetches_far = fetches_far_;
   if (direct_) {
     run.rows = space_.run_length(first, limit);
     run.input = space_.rows_at(operands_.input, first);

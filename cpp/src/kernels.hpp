@@ -28,8 +28,9 @@ struct Run {
   ptrdiff_t rows = 0;
   ptrdiff_t classes = 0;
   char* scratch = nullptr;
-  bool stream = false;   // the output is so large that it had better not pass through the caches
-  bool distant = false;  // the arrays are larger than a second-level cache
+  bool stream = false;       // the output is so large that it had better not pass through the caches
+  bool distant = false;      // the arrays are larger than a second-level cache
+  bool fetches_far = false;  // and a core of this processor had better be told early what it will need of them
 };
 
 // How the target distribution of a row is given: a(c), the weight of class c in the loss sum_c a(c) * -log p(c).

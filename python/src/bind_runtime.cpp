@@ -16,6 +16,8 @@ void bind_runtime(py::module_& m) {
   m.def("simd_targets", crossent::simd_targets);
   m.def("select_simd", [](const std::string& name) { raise_for(crossent::select_simd(name)); });
   m.def("kernel_runs", crossent::kernel_runs);
+  m.def("fetches_far", crossent::fetches_far);
+  m.def("set_fetches_far", crossent::set_fetches_far);
   m.def("get_num_threads", crossent::get_num_threads);
   m.def("set_num_threads", [](py::handle n) {
     const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(n.ptr()));

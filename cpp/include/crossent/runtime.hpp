@@ -1,5 +1,5 @@
-// Instruction sets and threads: what is in use, and how to choose. But for select_simd, all functions may be called at any time
-// and from any thread; none but those that return strings allocates.
+// Instruction sets, memory and threads: what is in use, and how to choose. All functions may be called at any time and from any
+// thread, but where it says otherwise; none but those that return strings allocates.
 #pragma once
 
 #include <string>
@@ -21,6 +21,11 @@ std::vector<std::string> simd_targets();
 Status select_simd(const std::string& name);
 // The error of a CROSSENT_SIMD that cannot be used; every function reports it.
 Status simd_status();
+// Whether kernels ask early for memory that is not in a cache, and write long rows while they read the next ones: on AMD's
+// processors, where it takes up to half of the time, rather than a few percent more. No bit of a result depends on it. To try
+// the other way switch it, not while another thread is inside a call.
+bool fetches_far();
+void set_fetches_far(bool far);
 // How many kernel calls an instruction set has served; 0 for unknown names.
 unsigned long long kernel_runs(const std::string& name);
 

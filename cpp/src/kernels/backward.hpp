@@ -25,7 +25,7 @@ struct Backward {
           [&](ptrdiff_t c)
               CROSSENT_LAMBDA { return Terms<T, 1>{{Formula::term(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>))}}; },
           [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
-            if (tiles.distant) tiles.prefetch_distant(t * tiles.classes + first, n);  // in a cache nothing is waited for
+            if (tiles.distant) tiles.prefetch_far(t * tiles.classes + first, n);  // in a cache nothing is waited for
           });
       total.write(sum + tiles.lane(t), sum_low + tiles.lane(t));
     }

@@ -301,7 +301,7 @@ struct DivergenceTerms {
     Vec<T> p_at_max = zero<T>(), q_at_max = p_at_max;
     TileSum<T> sums[3];
     const auto term = [&](ptrdiff_t c) CROSSENT_LAMBDA {
-      if (tiles.distant) tiles.prefetch_distant(t * tiles.classes + c, 1);  // all at once would be waited for
+      if (tiles.distant) tiles.prefetch_far(t * tiles.classes + c, 1);  // all at once would be waited for
       Terms<T, 3> result;
       DivergenceSum<T>::careful_terms(load(p + c * kTileRows<T>), load(q + c * kTileRows<T>), p_top, q_top, tempering, shrunk,
                                       p_at_max, q_at_max, result);

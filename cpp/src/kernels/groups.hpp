@@ -231,7 +231,8 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
   const ptrdiff_t most = between(1, (rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
   TileBuffers<T> buffers(run, most);
   ptrdiff_t count = group_rows<Op>(run, rows, 0, most * kTileRows<T>);
-  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima, run.distant);
+  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima,
+                         run.fetches_far);
   for (ptrdiff_t first = 0, following; first < rows; first += count, count = following) {
     following = group_rows<Op>(run, rows, first + count, most * kTileRows<T>);
     op.begin(first, count);
@@ -239,7 +240,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
       reader.read_all();
       buffers.swap();
       reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size,
-                               buffers.next_maxima, run.distant);
+                               buffers.next_maxima, run.fetches_far);
     } else {
       load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.maxima, buffers.staging);
     }
@@ -266,6 +267,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
                          second_ahead,
                          soon,
                          run.distant,
+                         run.fetches_far,
                          reads_columns && following > 0 ? &reader : nullptr,
                          Op::kOutput && fetches_columns<T>(run) ? &fetcher : nullptr};
     op.tile_step(tiles);

@@ -26,14 +26,14 @@ struct ShortRows {
   using T = float;
   static constexpr ptrdiff_t kRows = kTileRows<T>, kLanes = Vec<T>::kLanes;
   ptrdiff_t count, classes;
-  bool distant;
+  bool fetches_far;
   const T* logits[kRows];  // null for a row that is not to be read
   T* kept[kRows];
   const char *ahead[kRows], *soon[kRows];
 
   template <class Live>
   CROSSENT_INLINE ShortRows(const RowGroup<T>& rows, ptrdiff_t first, Live&& live)
-      : count(between(0, rows.count - first, kRows)), classes(rows.run.classes), distant(rows.run.distant) {
+      : count(between(0, rows.count - first, kRows)), classes(rows.run.classes), fetches_far(rows.run.fetches_far) {
     for (ptrdiff_t r = 0; r < count; ++r) {
       const ptrdiff_t lane = first + r;
       const RowInput<T> x = rows.input(lane);
@@ -87,9 +87,9 @@ struct ShortRows {
       for (ptrdiff_t line = i; line < i + 4 * kLanes; line += kLanes) {
         const ptrdiff_t offset = line * (ptrdiff_t)sizeof(T);
         __builtin_prefetch(next + offset);
-        if (distant) fetch_far(next + offset);
+        if (fetches_far) fetch_far(next + offset);
         if (later) __builtin_prefetch(later + offset, 1);
-        if (later && distant) fetch_far(later + offset);
+        if (later && fetches_far) fetch_far(later + offset);
       }
       const Four<T> v = load(x + i, (T)-__builtin_inf());
       // Asked first: what is needed afterwards is then no vectors (softmax of 320: 0.31 -> 0.30 ns per element).

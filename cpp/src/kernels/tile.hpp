@@ -87,12 +87,18 @@ struct ColumnReader {
   Operand from;
   ptrdiff_t rows, classes, size;  // size: elements from one tile to the next
   T *tiles, *maxima;
-  bool distant;                  // they are not in the second-level cache
+  bool fetches_far;              // see Run
   ptrdiff_t done = 0, owed = 0;  // classes; rows
 
   CROSSENT_INLINE ColumnReader(const Operand& a, ptrdiff_t first, ptrdiff_t count, ptrdiff_t all_classes, T* target,
-                               ptrdiff_t tile_size, T* target_maxima, bool far_away)
-      : from(a), rows(count), classes(all_classes), size(tile_size), tiles(target), maxima(target_maxima), distant(far_away) {
+                               ptrdiff_t tile_size, T* target_maxima, bool reaches_far)
+      : from(a),
+        rows(count),
+        classes(all_classes),
+        size(tile_size),
+        tiles(target),
+        maxima(target_maxima),
+        fetches_far(reaches_far) {
     from.data += first * a.row_stride;
     fill(maxima, count, (T)-__builtin_inf());
   }
@@ -119,7 +125,7 @@ struct ColumnReader {
       const ptrdiff_t begin = done;
       for (; owed >= rows && done < classes && done - begin < kMostTogether; owed -= rows, ++done) {
         prefetch<S, 3>(done + kDistance);
-        if (distant) prefetch<S, 2>(done + kFarDistance);
+        if (fetches_far) prefetch<S, 2>(done + kFarDistance);
       }
       const ptrdiff_t n = done - begin;
       const char* p = (const char*)data + begin * stride;

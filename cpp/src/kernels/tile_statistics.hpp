@@ -12,7 +12,7 @@ struct Tiles {
   const T *maxima, *second_maxima;
   T* kept;                                  // room for a number an element
   const char *ahead, *second_ahead, *soon;  // what will be read and written next, a cache line for each vector; or null
-  bool distant;                             // it is not in the second-level cache
+  bool distant, fetches_far;                // it is not in the second-level cache; see Run
   ColumnReader<T>* next;                    // what will be computed next, where it is read meanwhile; or null
   ColumnFetcher* output;                    // where the results will be written, if that is to be fetched meanwhile; or null
   CROSSENT_INLINE ptrdiff_t lane(ptrdiff_t t) const { return t * kTileRows<T>; }
@@ -22,14 +22,14 @@ struct Tiles {
     work_on_columns(n);
   }
   CROSSENT_INLINE void prefetch(ptrdiff_t first, ptrdiff_t n) const {
-    if (distant) return prefetch_distant(first, n);
+    if (fetches_far) return prefetch_far(first, n);
     const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
     for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) __builtin_prefetch(ahead + line);
     for (ptrdiff_t line = begin; soon && line < end; line += kVectorBytes) __builtin_prefetch(soon + line, 1);
   }
   // Near and far in turns: one after the other is slower (64 classes: 0.60 -> 0.67 ns per element), and so are loops for both
   // cases where all is near.
-  CROSSENT_SHARED void prefetch_distant(ptrdiff_t first, ptrdiff_t n) const {
+  CROSSENT_SHARED void prefetch_far(ptrdiff_t first, ptrdiff_t n) const {
     const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
     asm volatile("");  // gcc takes a function that only prefetches for one without effect, and drops the call
     for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) {

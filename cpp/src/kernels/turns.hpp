@@ -27,15 +27,16 @@ struct RowInTurn {
 };
 
 // Whether rows are long and written past the caches, as they are. Summing them waits for the processor and writing them for
-// memory, so that doing both at once takes little longer than where all is in a cache (Zen 4, 1024 x 50257: log_softmax 0.43 ->
-// 0.37 ns per element, softmax 0.44 -> 0.39; in a cache 0.35 and 0.36).
+// memory, so that doing both at once takes little longer than where all is in a cache on Zen 4 (1024 x 50257: log_softmax 0.43
+// -> 0.37 ns per element, softmax 0.44 -> 0.39; in a cache 0.35 and 0.36). Cores that wait for more lines at a time lose a
+// little (Granite Rapids, softmax 0.45 -> 0.47).
 template <class Op>
 CROSSENT_INLINE bool goes_in_turns(const Run& run) {
   if (!kStreams || !Op::kInTurns || !Op::kOutput) return false;
   const auto converts = [](const Operand& a)
                             CROSSENT_LAMBDA { return element_size(a.type) != (ptrdiff_t)sizeof(typename Op::Value); };
   if (converts(run.input) || converts(run.output) || (Op::kInputs == 2 && converts(run.second))) return false;
-  return run.stream && run.classes > kBlock<typename Op::Value>;
+  return run.stream && run.fetches_far && run.classes > kBlock<typename Op::Value>;
 }
 
 // The rows of a run from `begin` on, each written while the next one is summed.

@@ -23,12 +23,14 @@ class ExactSum {
     // value = magnitude * 2**(position - kOffset); a subnormal has the exponent of the smallest normal number.
     const std::uint64_t fraction = bits & ((std::uint64_t{1} << 52) - 1);
     const std::uint64_t magnitude = exponent ? fraction | (std::uint64_t{1} << 52) : fraction;
-    const int position = (exponent ? exponent : 1) - 1075 + kOffset;
-    const int digit = position / 32, shift = position % 32;
+    if (magnitude == 0) return;
+    const unsigned position = static_cast<unsigned>((exponent ? exponent : 1) - 1075 + kOffset);
+    const int digit = static_cast<int>(position / 32), shift = static_cast<int>(position % 32);
     // A 53-bit number shifted by up to 31 spans three digits.
     const std::int64_t sign = bits >> 63 ? -1 : 1;
     const std::uint64_t low = magnitude << shift;
     const std::uint64_t high = shift ? magnitude >> (64 - shift) : 0;
+    use(digit, digit + 3);
     digit_[digit] += sign * static_cast<std::int64_t>(low & 0xffffffffu);
     digit_[digit + 1] += sign * static_cast<std::int64_t>(low >> 32);
     digit_[digit + 2] += sign * static_cast<std::int64_t>(high);
@@ -37,7 +39,8 @@ class ExactSum {
 
   void add(const ExactSum& other) {
     special_ += other.special_;
-    for (int i = 0; i < kDigits; ++i) digit_[i] += other.digit_[i];
+    use(other.first_, other.last_);
+    for (int i = other.first_; i < other.last_; ++i) digit_[i] += other.digit_[i];
     pending_ += other.pending_ + 1;
     if (pending_ >= kCarryEvery) carry();
   }
@@ -57,18 +60,16 @@ class ExactSum {
     ExactSum normal = *this;
     normal.carry();
     // After the carries all digits but the top one are in [0, 2**32). A negative sum is negated first, for digits of one sign.
-    int top = kDigits - 1;
-    while (top > 0 && normal.digit_[top] == 0) --top;
+    int top = normal.top();
     const bool negative = normal.digit_[top] < 0;
     if (negative) {
-      for (std::int64_t& d : normal.digit_) d = -d;
+      for (int i = normal.first_; i < normal.last_; ++i) normal.digit_[i] = -normal.digit_[i];
       normal.carry();
-      top = kDigits - 1;
-      while (top > 0 && normal.digit_[top] == 0) --top;
+      top = normal.top();
     }
     // Three digits hold at least 65 bits; what lies below only breaks ties.
     std::uint64_t rest = 0;
-    for (int i = 0; i < top - 2; ++i) rest |= static_cast<std::uint64_t>(normal.digit_[i]);
+    for (int i = normal.first_; i < top - 2; ++i) rest |= static_cast<std::uint64_t>(normal.digit_[i]);
     std::uint64_t digits[3] = {};
     for (int i = 0; i < 3; ++i) digits[i] = top - i >= 0 ? static_cast<std::uint64_t>(normal.digit_[top - i]) : 0;
     std::uint64_t head = (digits[0] << 32) | digits[1];
@@ -101,19 +102,32 @@ class ExactSum {
   static constexpr int kCarryEvery = 1 << 29;
   static constexpr int kHeadroom = 64;  // 2**64 float64 numbers are no more than 2**kHeadroom times the largest one
 
+  // Digits first, …, last - 1 may be others than 0 from now on.
+  void use(int first, int last) {
+    first_ = first < first_ ? first : first_;
+    last_ = last > last_ ? last : last_;
+  }
+  // The highest digit that is not 0, or 0.
+  int top() const {
+    int i = last_;
+    while (i > 0 && digit_[i - 1] == 0) --i;
+    return i > 0 ? i - 1 : 0;
+  }
   void carry() {
-    for (int i = 0; i + 1 < kDigits; ++i) {
+    for (int i = first_; i < last_ && i + 1 < kDigits; ++i) {
       const std::int64_t up = digit_[i] >> 32;  // floor
-      if (up == 0) continue;                    // most digits are 0: predicted, where additions would wait for each other
+      if (up == 0) continue;                    // predicted, where additions would wait for each other
       digit_[i + 1] += up;
       digit_[i] -= up * (std::int64_t{1} << 32);
+      use(i, i + 2);
     }
     pending_ = 0;
   }
 
   // Less than 2**32 times pending_ + 1, all but the last one.
   std::int64_t digit_[kDigits] = {};
-  double special_ = 0;  // infinities and NaN
+  int first_ = kDigits, last_ = 0;  // the digits in use: few, so that a small sum takes no time for the others
+  double special_ = 0;              // infinities and NaN
   int pending_ = 0;
 };
 

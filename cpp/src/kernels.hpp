@@ -38,7 +38,7 @@ enum class TargetKind { index, smoothed_index, probabilities, weighted_probabili
 constexpr int kTargetKinds = 4;
 
 // Numbers beyond the last row that the arrays of target_weight and gradient_scale must have, since they are read by vectors.
-constexpr ptrdiff_t kRowPadding = 64;
+constexpr ptrdiff_t kRowPadding = 16;
 
 // Most rows that are taken together where each is written while the next one is summed: as many as are finished at a time.
 constexpr ptrdiff_t kMostInTurns = 8;

@@ -75,7 +75,8 @@ class NumPyLimit:
         out = np.empty_like(flat)
         moving = self.best((lambda: np.copyto(out, flat)) if writes else (lambda: flat.max()), 5)
         few = np.zeros(EXP_COUNT, np.float64 if x.dtype.itemsize == 8 else np.float32)
-        exponential = self.best(lambda: np.exp(few, out=few), 50) / EXP_COUNT
+        results = np.empty_like(few)
+        exponential = self.best(lambda: np.exp(few, out=results), 50) / EXP_COUNT
         return max(moving, exponential * x.size)
 
 

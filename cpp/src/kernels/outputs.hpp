@@ -28,14 +28,23 @@ CROSSENT_INLINE void write_tile(const ColumnsOfTile<T>& out, F&& element) {
 }
 template <class T, class F>
 CROSSENT_INLINE void write_tile(const RowsOfTile<T>& out, F&& element) {
-  for_each_chunk<T>(out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    char* rows = out.data + c * (ptrdiff_t)sizeof(T);
-    if constexpr (kChunk<T> == 4 && kParts == 1) {
-      store_chunk_of_rows(element(c, FourLoad{}).of, rows, out.stride);
+  constexpr bool four = kChunk<T> == 4 && kParts == 1;
+  ChunkOfRows<T, char> rows(out.data, out.stride);
+  ptrdiff_t done = 0;
+  if constexpr (four) {
+    for (; done + 8 <= out.last; done += 8) {
+      const Four<T> left = element(done, FourLoad{}), right = element(done + 4, FourLoad{});
+      store_two_chunks_of_rows(left, right, rows);
+      rows.move(8);
+    }
+  }
+  for_each_chunk(rows, done, out.last, [&](ptrdiff_t c) CROSSENT_LAMBDA {
+    if constexpr (four) {
+      store_chunk_of_rows(element(c, FourLoad{}).of, rows);
     } else {
       Vec<T> v[kChunk<T>];
       for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = element(c + i, FullLoad{});
-      store_chunk_of_rows(v, rows, out.stride);
+      store_chunk_of_rows(v, rows);
     }
   });
 }

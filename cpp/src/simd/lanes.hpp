@@ -1,6 +1,7 @@
-// Lanes of floats that differ, for sets without mask registers: as vectors, as comparisons leave them.
+// What the sets without mask registers share.
 #pragma once
 
+// Lanes of floats that differ: as vectors, as comparisons leave them.
 typedef NativeFloat NativeLanes;
 CROSSENT_INLINE NativeLanes unequal_lanes(NativeFloat a, NativeFloat b) { return (NativeFloat)(a != b); }
 CROSSENT_INLINE NativeFloat only_lanes(NativeLanes lanes, NativeFloat value) {
@@ -10,4 +11,10 @@ CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, Nat
   constexpr int lanes = kNativeBytes / 4;
   return __builtin_popcount(lane_signs(a) | lane_signs(b) << lanes) +
          __builtin_popcount(lane_signs(c) | lane_signs(d) << lanes);
+}
+
+// Chunk k of a, and of b after it, to the 32 bytes at p + k * step.
+CROSSENT_INLINE void store_pairs_of_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  store_chunks(p, step, a);
+  store_chunks(p + 16, step, b);
 }

@@ -148,6 +148,16 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
   _mm_storeu_ps((float*)(p + 2 * step), _mm512_extractf32x4_ps((__m512)a, 2));
   _mm_storeu_ps((float*)(p + 3 * step), _mm512_extractf32x4_ps((__m512)a, 3));
 }
+// Chunk k of a, and of b after it, to the 32 bytes at p + k * step.
+CROSSENT_INLINE void store_pairs_of_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  const __m512i low_chunks = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high_chunks = low_chunks + 4;
+  const __m512d low = _mm512_permutex2var_pd((__m512d)a, low_chunks, (__m512d)b);
+  const __m512d high = _mm512_permutex2var_pd((__m512d)a, high_chunks, (__m512d)b);
+  _mm256_storeu_pd((double*)p, _mm512_castpd512_pd256(low));
+  _mm256_storeu_pd((double*)(p + step), _mm512_extractf64x4_pd(low, 1));
+  _mm256_storeu_pd((double*)(p + 2 * step), _mm512_castpd512_pd256(high));
+  _mm256_storeu_pd((double*)(p + 3 * step), _mm512_extractf64x4_pd(high, 1));
+}
 
 // Bit i: the sign of lane i, as comparisons set it.
 CROSSENT_INLINE uint32_t lane_signs(NativeFloat a) { return _mm512_movepi32_mask((__m512i)a); }

@@ -1,7 +1,7 @@
 // Measures exp and log1p of one instruction set against wider arithmetic: exp of every float32 in its range, float64 exp and
 // log1p on dense random points. Prints the largest error of each in ULP, and where. Built and run by bench/exhaustive.py.
 //
-// The instruction set's kernels are included as kernels.cpp compiles them, with its flags; the reference must be long double
+// The functions are compiled as kernels.cpp has them, with the flags of its instruction set; the reference must be long double
 // of more digits than double (x86-64, or AArch64 under Linux).
 #include <cmath>
 #include <cstdint>
@@ -10,7 +10,24 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels.cpp"
+#include "kernels.hpp"
+#include "simd/compiler.hpp"
+
+namespace crossent {
+namespace CROSSENT_TARGET {
+namespace {
+
+// clang-format off: each header uses those before it
+#include "simd/vec.hpp"
+#include "simd/subnormal.hpp"
+#include "kernels/four.hpp"
+#include "kernels/exp.hpp"
+#include "kernels/log1p.hpp"
+// clang-format on
+
+}  // namespace
+}  // namespace CROSSENT_TARGET
+}  // namespace crossent
 
 namespace target = crossent::CROSSENT_TARGET;
 

@@ -23,9 +23,15 @@ struct Tiles {
   }
   CROSSENT_INLINE void prefetch(ptrdiff_t first, ptrdiff_t n) const {
     if (fetches_far) return prefetch_far(first, n);
-    const ptrdiff_t begin = first * kVectorBytes, end = begin + n * kVectorBytes;
-    for (ptrdiff_t line = begin; ahead && line < end; line += kVectorBytes) __builtin_prefetch(ahead + line);
-    for (ptrdiff_t line = begin; soon && line < end; line += kVectorBytes) __builtin_prefetch(soon + line, 1);
+    if (ahead) fetch_lines<0>(ahead + first * kVectorBytes, n);
+    if (soon) fetch_lines<1>(soon + first * kVectorBytes, n);
+  }
+  // Four at a time, perhaps a few of those that come next.
+  template <int kToWrite>
+  static CROSSENT_INLINE void fetch_lines(const char* p, ptrdiff_t n) {
+    for (; n > 0; n -= 4, p += 4 * kVectorBytes) {
+      for (int line = 0; line < 4; ++line) __builtin_prefetch(p + line * kVectorBytes, kToWrite);
+    }
   }
   // Near and far in turns: one after the other is slower (64 classes: 0.60 -> 0.67 ns per element), and so are loops for both
   // cases where all is near.

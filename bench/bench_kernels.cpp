@@ -75,6 +75,8 @@ class Pass {
     run_.scratch = arrays().scratch.reserve(static_cast<std::ptrdiff_t>(subject.table->scratch_bytes(subject.classes)));
     run_.result = result_;
     run_.stream = subject.stream;
+    run_.distant = count * subject.element_bytes() > kDistantBytes;
+    run_.fetches_far = run_.distant && fetches_far();
     for (std::size_t i = 0; i < target_.size(); ++i) target_[i] = static_cast<std::int64_t>(i * 7919) % subject.classes;
     std::fill(target_weight_, target_weight_ + kMaxBlockRows + kRowPadding, 0.9);
     std::fill(gradient_scale_, gradient_scale_ + kMaxBlockRows + kRowPadding, 1.0);

@@ -17,7 +17,7 @@ namespace crossent {
 namespace CROSSENT_TARGET {
 namespace {
 
-// clang-format off: each header uses those before it
+// clang-format off: each header uses those before it; the first of those in kernels.cpp
 #include "simd/vec.hpp"
 #include "simd/subnormal.hpp"
 #include "kernels/four.hpp"

@@ -71,8 +71,8 @@ def assert_repeats(large, small, note):
 
 @pytest.mark.parametrize("offset", [0, 2, 8])
 def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(offset, wider_dtype):
-    """Arrays of more than 32 MB with rows of more than 64 KB are written past the caches, each while the next one is read;
-    but into new memory they are not."""
+    """Arrays of more than 32 MB with rows of more than 64 KB are written past the caches, where memory is fetched far ahead
+    each while the next one is read; but into new memory they are not."""
     classes = 16411
     x, target = rows_of_all_kinds(classes, wider_dtype)
     repeats = -(-(2**25) // x.nbytes) + 1
@@ -132,7 +132,7 @@ def test_rows_too_long_to_keep_their_exponentials_have_the_bits_of_single_ones()
 
 
 def test_the_sum_of_losses_does_not_depend_on_where_the_gradient_goes():
-    """Long rows come in other blocks where their results are written past the caches."""
+    """Long rows come in other blocks where each is written, past the caches, while the next one is read."""
     rows, classes = 300, 16411
     x = np.full((rows, classes), -1e4)
     x[:, 0] = 0

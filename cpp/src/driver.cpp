@@ -31,8 +31,6 @@ constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 constexpr std::ptrdiff_t kStreamLongRowBytes = 3 << 18;
 // Columns gain earlier, since their cache lines lie far apart (1000 x 4096 transposed: 0.92 -> 0.75; 1000 x 512 loses).
 constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23;
-// Arrays that are larger together are not expected in a second-level cache.
-constexpr std::ptrdiff_t kDistantBytes = 1 << 21;
 
 }  // namespace
 

@@ -10,6 +10,8 @@ namespace crossent {
 // Per-row numbers of a block stay in arrays on the stack. Where there are none, a block of short rows may be longer: what a
 // kernel does once a call takes a while for 512 rows of 2 classes (softmax 1.4 -> 1.2 ns per element).
 constexpr std::ptrdiff_t kMaxBlockRows = 512, kMaxRowsWithoutNumbers = 4096;
+// Arrays that are larger together are not expected in a second-level cache.
+constexpr std::ptrdiff_t kDistantBytes = 1 << 21;
 
 std::string dtype_name(DType dtype);
 // A number for messages, in as many digits as tell it from a limit next to it.

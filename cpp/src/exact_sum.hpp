@@ -126,7 +126,7 @@ class ExactSum {
 
   // Less than 2**32 times pending_ + 1, all but the last one.
   std::int64_t digit_[kDigits] = {};
-  int first_ = kDigits, last_ = 0;  // the digits in use: few, so that a small sum takes no time for the others
+  int first_ = kDigits, last_ = 0;  // the digits in use, few but in negative sums: others take no time
   double special_ = 0;              // infinities and NaN
   int pending_ = 0;
 };

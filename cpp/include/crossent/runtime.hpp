@@ -22,8 +22,8 @@ Status select_simd(const std::string& name);
 // The error of a CROSSENT_SIMD that cannot be used; every function reports it.
 Status simd_status();
 // Whether kernels ask early for memory that is not in a cache, and write long rows while they read the next ones: on AMD's
-// processors, where it takes up to half of the time, rather than a few percent more. No bit of a result depends on it. To try
-// the other way switch it, not while another thread is inside a call.
+// processors, where it takes up to half of the time, rather than a few percent more. No bit of a result depends on it. May be
+// switched at any time; calls that have begun keep to what they found.
 bool fetches_far();
 void set_fetches_far(bool far);
 // How many kernel calls an instruction set has served; 0 for unknown names.

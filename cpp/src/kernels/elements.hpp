@@ -109,7 +109,8 @@ CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
 // Run::fetches_far, into the second-level cache what lies a little further on. Memory takes longer to answer than a group of
 // rows takes to compute, and a core of Zen 4 can wait for few lines of the first-level cache at a time (65536 x 64 floats:
 // softmax 1.06 ns per element with none in the second, 0.73 from 2 KiB on, 0.60 from 4 KiB, 0.67 from 8 KiB; logsumexp 0.47,
-// 0.40, 0.37, 0.37). On Granite Rapids it costs 3 to 8 %.
+// 0.40, 0.37, 0.37). On Granite Rapids it costs 3 to 8 %, but gains where
+// two arrays are waited for: softmax_backward and divergences of tiles always do so, if their arrays are distant.
 constexpr ptrdiff_t kFarBytes = 4096;
 CROSSENT_INLINE void fetch_far(const char* p, ptrdiff_t bytes = kFarBytes) { __builtin_prefetch(p + bytes, 0, 2); }
 // In long rows every processor gains from that, if not so far (Sapphire Rapids, logsumexp of 1024 x 50257 floats from memory:
@@ -118,11 +119,12 @@ constexpr ptrdiff_t kFurtherBytes = 1024;
 
 struct ReadAhead {
   const char* data;
-  ptrdiff_t element, far;  // bytes
+  ptrdiff_t element;  // bytes
+  bool reaches_far;
 
-  CROSSENT_INLINE bool reaches_far() const { return far == kFarBytes; }
   // Four vectors from element i on.
   CROSSENT_INLINE void fetch(ptrdiff_t i) const {
+    const ptrdiff_t far = reaches_far ? kFarBytes : kFurtherBytes;
     for (int line = 0; line < 4; ++line) {
       const char* p = data + i * element + line * kVectorBytes;
       __builtin_prefetch(p);
@@ -137,7 +139,7 @@ struct RowInput {
   const char* data;
   Elements type;
   T* buffer;
-  ptrdiff_t far;  // how many bytes further on the second-level cache is told of
+  bool fetches_far;  // see Run
 
   CROSSENT_INLINE const T* block(ptrdiff_t first, ptrdiff_t n) const {
     if constexpr (sizeof(T) == 4) {
@@ -150,7 +152,7 @@ struct RowInput {
   }
   // From element `first` on, which may be beyond the row.
   CROSSENT_INLINE ReadAhead ahead(ptrdiff_t first) const {
-    return {data + first * element_size(type), element_size(type), far};
+    return {data + first * element_size(type), element_size(type), fetches_far};
   }
 };
 

@@ -23,6 +23,8 @@
 //                                           written too, and of those that are still to be read
 #pragma once
 
+static_assert(kRowPadding + 1 >= kTileRows<float>, "a last tile is read to its end");
+
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
 // lanes, the vector at its end) is then shared by as many rows as a vector has lanes. Measured on AVX-512 and AVX2.
 constexpr ptrdiff_t kTransposedRow = 192;

@@ -15,11 +15,12 @@ struct RowGroup {
   bool in_turns;     // a row is written while the next one is summed: the others need not be kept
 
   CROSSENT_INLINE const char* row(const Operand& a, ptrdiff_t lane) const { return a.data + (first + lane) * a.row_stride; }
-  CROSSENT_INLINE RowInput<T> input(ptrdiff_t lane) const { return {row(run.input, lane), run.input.type, buffer, far()}; }
-  CROSSENT_INLINE RowInput<T> second(ptrdiff_t lane) const {
-    return {row(run.second, lane), run.second.type, buffer + kBlock<T>, far()};
+  CROSSENT_INLINE RowInput<T> input(ptrdiff_t lane) const {
+    return {row(run.input, lane), run.input.type, buffer, run.fetches_far};
   }
-  CROSSENT_INLINE ptrdiff_t far() const { return run.fetches_far ? kFarBytes : kFurtherBytes; }
+  CROSSENT_INLINE RowInput<T> second(ptrdiff_t lane) const {
+    return {row(run.second, lane), run.second.type, buffer + kBlock<T>, run.fetches_far};
+  }
   CROSSENT_INLINE RowOutput<T> output(ptrdiff_t lane) const {
     return {(char*)row(run.output, lane), run.output.type, buffer + 2 * kBlock<T>, run.stream};
   }

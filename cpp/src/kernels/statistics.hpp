@@ -151,7 +151,7 @@ struct RowSum {
         for (int line = 0; soon && line < 4; ++line) {
           const char* p = soon + i * sizeof(T) + line * kVectorBytes;
           __builtin_prefetch(p, 1);
-          if (ahead.reaches_far()) fetch_far(p);
+          if (ahead.reaches_far) fetch_far(p);
         }
         const Four<T> e = exponential(load_four(x + i));
         if constexpr (kKeep) store_four(kept + i, e);

@@ -35,7 +35,7 @@ struct alignas(kVectorBytes) GroupStatistics {
   bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
 
   // For rows of which nothing else is said, the exponentials are those of x - max.
-  CROSSENT_INLINE void clear(ptrdiff_t rows) {
+  CROSSENT_SHARED void clear(ptrdiff_t rows) {
     clear_rows<T>(rows, max, ties, sum, sum_low, shift_low);
     fill_rows<T>(rows, 1, shift);
     __builtin_memset(kept_valid, 1, sizeof kept_valid);

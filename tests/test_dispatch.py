@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import crossent
 import pytest
@@ -25,6 +26,16 @@ def run(*arguments, launcher=(), **environment):
     return subprocess.run(
         [*launcher, sys.executable, *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="needs /proc/cpuinfo")
+def test_memory_is_fetched_far_ahead_on_amd_alone_and_that_can_be_switched():
+    is_amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+    before = _core.fetches_far()
+    assert before == is_amd
+    for far in (not before, before):
+        _core.set_fetches_far(far)
+        assert _core.fetches_far() == far
 
 
 def test_targets_are_known_and_the_first_is_the_default():

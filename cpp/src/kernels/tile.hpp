@@ -47,10 +47,10 @@ CROSSENT_INLINE void for_each_chunk(ChunkOfRows<T, Bytes>& rows, ptrdiff_t begin
   const ptrdiff_t last = classes - kChunk<T>;
   if (begin < classes) rows.move((begin < last ? begin : last) - rows.first);
   // One call, so that f's code is there once.
-  for (ptrdiff_t c = begin, step; c < classes; c += kChunk<T>) {
+  for (ptrdiff_t c = begin; c < classes; c += kChunk<T>) {
     f(rows.first);
-    step = last - rows.first;
-    rows.move(step < kChunk<T> ? step : kChunk<T>);
+    const ptrdiff_t left = last - rows.first;
+    rows.move(left < kChunk<T> ? left : kChunk<T>);
   }
 }
 

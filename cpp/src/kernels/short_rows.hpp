@@ -59,7 +59,13 @@ struct ShortRows {
     for (ptrdiff_t r = 0; r < kRows; ++r) {
       const T* x = has(r) ? logits[r] : nullptr;
       Vec<T> m = splat(has(r) ? lowest : (T)0), m_of_four[4] = {m, m, m, m};
-      ptrdiff_t i = has(r) ? 0 : classes;
+      ptrdiff_t i = classes;
+      if (has(r)) {
+        // Then whole cache lines: 16 bytes into one, as large arrays of NumPy lie, each vector would take two of them
+        // (logsumexp of 1000 classes: 0.28 -> 0.26 ns per element).
+        m = max_or_second(load_partial(x, classes, lowest), m);
+        i = (ptrdiff_t)(-(uintptr_t)x % kVectorBytes / sizeof(T));
+      }
       for (; i + 4 * kLanes <= classes; i += 4 * kLanes) {
         for (int k = 0; k < 4; ++k) m_of_four[k] = max_or_second(load(x + i + k * kLanes), m_of_four[k]);
       }

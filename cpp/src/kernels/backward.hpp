@@ -1,12 +1,15 @@
 // The gradients of softmax and log_softmax, given the forward result y and the gradient g with respect to it.
 #pragma once
 
-// `Formula` gives what is summed of a class from y and g, and its gradient given the sum h + l.
+// `Formula` gives what is summed of a class from y and g, its probability from y, and its gradient from that, given the sum h +
+// l. Where a probability is an exponential, those of tiles are kept, so that four are taken at a time, if a vector is one
+// register.
 template <class T, class Formula>
 struct Backward {
   using Value = T;
   static constexpr int kInputs = 2;
   static constexpr bool kOutput = true;
+  static constexpr bool kKeeps = Formula::kExponential && kParts == 1;
   double sum[kGroupRows<T>], sum_low[kGroupRows<T>];
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
@@ -26,9 +29,17 @@ struct Backward {
               CROSSENT_LAMBDA { return Terms<T, 1>{{Formula::term(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>))}}; },
           [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
             if (tiles.distant) tiles.prefetch_far(t * tiles.classes + first, n);  // in a cache nothing is waited for
+            if (tiles.output) tiles.output->fetch(n * kTileRows<T>);
           });
       total.write(sum + tiles.lane(t), sum_low + tiles.lane(t));
+      if constexpr (kKeeps) keep_probabilities(y, tiles.classes, tiles.kept + t * tiles.size);
     }
+  }
+  static CROSSENT_INLINE void keep_probabilities(const T* y, ptrdiff_t classes, T* kept) {
+    const ptrdiff_t end = classes * kTileRows<T>;
+    ptrdiff_t i = 0;
+    for (; i + 4 * kTileRows<T> <= end; i += 4 * kTileRows<T>) store_four(kept + i, Formula::probability(load_four(y + i)));
+    for (; i < end; i += kTileRows<T>) store(kept + i, Formula::probability(load(y + i)));
   }
   CROSSENT_SHARED void row_step(const RowGroup<T>& rows, ptrdiff_t lane) {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);
@@ -56,19 +67,24 @@ struct Backward {
   }
   template <class Output>
   CROSSENT_INLINE void tile_output(const Tiles<T>& tiles, ptrdiff_t t, const Output& out) const {
-    const T *y = tiles.logits + t * tiles.size, *g = tiles.second + t * tiles.size;
+    const T *p = (kKeeps ? tiles.kept : tiles.logits) + t * tiles.size, *g = tiles.second + t * tiles.size;
     const Vec<T> h = load(high + tiles.lane(t)), l = load(low + tiles.lane(t));
-    write_tile(out, [&](ptrdiff_t c, auto) CROSSENT_LAMBDA {
-      return Formula::gradient(load(y + c * kTileRows<T>), load(g + c * kTileRows<T>), h, l);
+    write_tile(out, [&](ptrdiff_t c, auto load) CROSSENT_LAMBDA {
+      const auto v = load(p + c * kTileRows<T>, (T)0), of_g = load(g + c * kTileRows<T>, (T)0);
+      return Formula::gradient(kKeeps ? v : Formula::probability(v), of_g, h, l);
     });
   }
-  CROSSENT_SHARED void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
+  CROSSENT_SHARED void rows_output(const RowGroup<T>& rows) const {
+    for (ptrdiff_t lane = 0; lane < rows.count; ++lane) row_output(rows, lane, rows.whole());
+  }
+  CROSSENT_INLINE void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);
     const Vec<T> h = splat(high[lane]), l = splat(low[lane]);
-    write_row<false>(rows.output(lane), part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
+    write_row<Formula::kExponential>(rows.output(lane), part, [&](ptrdiff_t first, ptrdiff_t n) CROSSENT_LAMBDA {
       const T *y_block = y.block(first, n), *g_block = g.block(first, n);
-      return [=](ptrdiff_t i, auto load)
-                 CROSSENT_LAMBDA { return Formula::gradient(load(y_block + i, (T)0), load(g_block + i, (T)0), h, l); };
+      return [=](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
+        return Formula::gradient(Formula::probability(load(y_block + i, (T)0)), load(g_block + i, (T)0), h, l);
+      };
     });
   }
 };
@@ -76,20 +92,32 @@ struct Backward {
 // y * (g - sum(g * y)): 2.4 ULP of |y| * max(|g|, sum(|g * y|)) in either type, on the rows of tests/families.py.
 template <class T>
 struct SoftmaxGradient {
+  static constexpr bool kExponential = false;
   static CROSSENT_INLINE Vec<T> term(Vec<T> y, Vec<T> g) { return y * g; }
-  static CROSSENT_INLINE Vec<T> gradient(Vec<T> y, Vec<T> g, Vec<T> h, Vec<T> l) { return y * ((g - h) - l); }
+  template <class V>
+  static CROSSENT_INLINE V probability(const V& y) {
+    return y;
+  }
+  template <class V>
+  static CROSSENT_INLINE V gradient(const V& p, const V& g, Vec<T> h, Vec<T> l) {
+    return p * ((g - h) - l);
+  }
 };
 
 // g - exp(y) * sum(g): 0.9 and 0.7 ULP (float32, float64) of max(|g|, exp(y) * sum(|g|)) there; 1.2 and 0.7 without FMA.
 template <class T>
 struct LogSoftmaxGradient {
+  static constexpr bool kExponential = true;
   static CROSSENT_INLINE Vec<T> term(Vec<T>, Vec<T> g) { return g; }
   // Log-probabilities are at most 0 (or a rounding above); the bias of exp allows 40, and larger ones are taken as 40.
-  static CROSSENT_INLINE Vec<T> gradient(Vec<T> y, Vec<T> g, Vec<T> h, Vec<T> l) {
-    const Vec<T> limit = splat((T)40);
-    const Vec<T> raised = max_or_second(splat(ExpConstants<T>::floor), select(y > limit, limit, y));
-    const Vec<T> e = exp_biased(Pair<Vec<T>>{raised, zero<T>()}) * splat((T)kUnbias<T>);
-    return fma(zero<T>() - e, h, g - e * l);
+  template <class V>
+  static CROSSENT_INLINE V probability(const V& y) {
+    const V raised = max_or_second(splat(ExpConstants<T>::floor), smaller(splat((T)40), y));
+    return exp_biased<T>(raised) * splat((T)kUnbias<T>);
+  }
+  template <class V>
+  static CROSSENT_INLINE V gradient(const V& p, const V& g, Vec<T> h, Vec<T> l) {
+    return fma(zero<T>() - p, h, g - p * l);
   }
 };
 

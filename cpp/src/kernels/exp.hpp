@@ -81,6 +81,14 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
   return exp_reduced<T>(fma(n, splat(-K::ln2_hi), d.high) + fma(n, splat(-K::ln2_lo), d.low), shifted);
 }
 
+// The same for numbers that have no low part, a vector of them or four.
+template <class T, class V>
+CROSSENT_INLINE V exp_biased(const V& d) {
+  using K = ExpConstants<T>;
+  const V shifted = fma(d, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
+  return exp_reduced<T>(fma(n, splat(-K::ln2_hi), d) + n * splat(-K::ln2_lo), shifted);
+}
+
 // What exponentials are taken relative to: exp(x - origin) * 2**bias for x <= origin + 40, 0 where that would be below half the
 // smallest subnormal, NaN where x is NaN.
 //

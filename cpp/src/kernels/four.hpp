@@ -31,6 +31,10 @@ CROSSENT_FOUR(+)
 CROSSENT_FOUR(-)
 CROSSENT_FOUR(*)
 #undef CROSSENT_FOUR
+template <class T>
+CROSSENT_INLINE Four<T> operator-(const Vec<T>& a, const Four<T>& b) {
+  return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return a - b.of[i]; });
+}
 
 template <class T, class B, class C>
 CROSSENT_INLINE Four<T> fma(const Four<T>& a, const B& b, const C& c) {
@@ -39,6 +43,10 @@ CROSSENT_INLINE Four<T> fma(const Four<T>& a, const B& b, const C& c) {
 template <class T, class A>
 CROSSENT_INLINE Four<T> max_or_second(const A& a, const Four<T>& b) {
   return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return max_or_second(at(a, i), b.of[i]); });
+}
+template <class T, class A>
+CROSSENT_INLINE Four<T> smaller(const A& a, const Four<T>& b) {
+  return each_of_four<T>([&](int i) CROSSENT_LAMBDA { return smaller(at(a, i), b.of[i]); });
 }
 template <class T>
 CROSSENT_INLINE Four<T> power_of_two(const Four<T>& shifter) {

@@ -6,9 +6,9 @@
 // An operation `Op` has the type Value (what it computes in: the elements of its rows are converted), and
 //   kInputs, kOutput                        how many row-shaped inputs; an output?
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
-//   kTogether                               its elements are cheap: short rows are taken several together, by rows_step(rows),
-//                                           and tiles written straight to contiguous rows
-//   kLight                                  or so cheap that a transposition costs more
+//   kTogether                               its elements are cheap: short rows are taken several together, by rows_step(rows)
+//   kLight                                  or so cheap that a transposition costs more, and so does a call for each row: the
+//                                           output of a group is rows_output(rows)
 //   skips                                   some rows of the group are not to be read
 //   live(lane)                              false: this is one of them, and its output is 0
 //   tile_step(tiles)                        first step on tiles
@@ -30,7 +30,7 @@ static_assert(kRowPadding + 1 >= kTileRows<float>, "a last tile is read to its e
 constexpr ptrdiff_t kTransposedRow = 192;
 // Of operations that do hardly more with an element than to read it (softmax_backward of 100 classes: 0.39 -> 0.29 ns per
 // element); rows of 16 bits are converted, which is better done for several.
-constexpr ptrdiff_t kTransposedLightRow = 32;
+constexpr ptrdiff_t kTransposedLightRow = 40;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line. Softmax on AVX-512, ns per element, transposed and together: 100
 // classes 0.42 and 0.50, 112 0.41 and 0.40, 127 0.43 and 0.46, 192 0.41 and 0.33. Nor is memory written fast in pieces of 16
@@ -150,13 +150,14 @@ template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
   const Operand& a = run.output;
-  const bool columns = is_columns<T>(a, run.classes), rows = Op::kTogether && !columns && is_contiguous(a) &&
+  constexpr bool writes_rows = Op::kTogether || Op::kLight;
+  const bool columns = is_columns<T>(a, run.classes), rows = writes_rows && !columns && is_contiguous(a) &&
                                                              run.classes >= kChunk<T> &&
                                                              element_size(a.type) == (ptrdiff_t)sizeof(T);
   const ptrdiff_t direct = columns || rows ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
   if (columns) write_columns(op, run, tiles, direct, base, logits);
-  if constexpr (Op::kTogether) {
+  if constexpr (writes_rows) {
     const RowsOfTile<T> out{base, a.row_stride, run.classes};
     if (rows) write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
   }
@@ -314,7 +315,9 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
       }
     }
     op.finish(count, count);
-    if constexpr (Op::kOutput) {
+    if constexpr (Op::kLight) {
+      op.rows_output(rows);
+    } else if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {
         if (op.live(lane)) {
           op.row_output(rows, lane, rows.whole());

@@ -85,8 +85,6 @@ CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, bool stream, Element&& ele
   };
   ptrdiff_t i = 0, before_line = 0;
   Vec<T> first = zero<T>(), last = first;
-  const bool whole_last = four && !stream && n >= lanes;
-  if (whole_last) last = element(n - lanes, FullLoad{});
   if (n * (ptrdiff_t)sizeof(T) >= kAlignedBytes) {
     i = (ptrdiff_t)(-(uintptr_t)out % kVectorBytes / sizeof(T));
     if (i > 0) first = element((ptrdiff_t)0, FullLoad{});
@@ -96,6 +94,8 @@ CROSSENT_INLINE void write_block(T* out, ptrdiff_t n, bool stream, Element&& ele
       store_partial(out, i, first);
     }
   }
+  const bool whole_last = four && !stream && n >= lanes && (n - i) % lanes != 0;
+  if (whole_last) last = element(n - lanes, FullLoad{});
   if constexpr (four) {
     for (; i + 4 * lanes <= n; i += 4 * lanes) {
       const Four<T> v = element(i, FourLoad{});

@@ -159,7 +159,7 @@ CROSSENT_INLINE Vec<T> max_or_second(Vec<T> a, Vec<T> b) {
   return r;
 }
 
-// The smaller; of numbers that are not NaN.
+// The smaller; `b` where either is NaN.
 template <class T>
 CROSSENT_INLINE Vec<T> smaller(Vec<T> a, Vec<T> b) {
   Vec<T> r;

@@ -23,8 +23,8 @@ CROSSENT_INLINE Vec<Compute<S>> load_some(const S* p, ptrdiff_t count) {
   if constexpr (sizeof(S) == sizeof(Compute<S>)) {
     return load_partial(p, count, (S)0);
   } else {
-    S lane[Vec<float>::kLanes] = {};
-    __builtin_memcpy(lane, p, count * sizeof(S));
+    S lane[Vec<float>::kLanes];
+    read_first_16_bits(p, count, lane);
     return load(lane);
   }
 }
@@ -35,7 +35,7 @@ CROSSENT_INLINE void store_some(S* p, ptrdiff_t count, Vec<Compute<S>> a) {
   } else {
     S lane[Vec<float>::kLanes];
     store(lane, a);
-    __builtin_memcpy(p, lane, count * sizeof(S));
+    write_first_16_bits(p, count, lane);
   }
 }
 

@@ -15,6 +15,12 @@ CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, Native
 }
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) { store_first_by_copy(p, count, a); }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) { store_first_by_copy(p, count, a); }
+CROSSENT_INLINE void read_first_16_bits(const void* from, ptrdiff_t count, void* to) {
+  read_first_16_bits_by_copy(from, count, to);
+}
+CROSSENT_INLINE void write_first_16_bits(void* to, ptrdiff_t count, const void* from) {
+  write_first_16_bits_by_copy(to, count, from);
+}
 
 // Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
 CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }

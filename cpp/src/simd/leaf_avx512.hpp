@@ -119,6 +119,14 @@ CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
   _mm512_mask_storeu_pd(p, (__mmask8)first_lanes(count, 8), (__m512d)a);
 }
+// The first `count` of as many elements of 16 bits as a logical vector has, the others 0; and back. By a copy of so many bytes,
+// which the read of the vector would have to wait for, softmax of 10 bfloat16 classes takes twice the time.
+CROSSENT_INLINE void read_first_16_bits(const void* from, ptrdiff_t count, void* to) {
+  _mm256_storeu_si256((__m256i*)to, _mm256_maskz_loadu_epi16((__mmask16)first_lanes(count, 16), from));
+}
+CROSSENT_INLINE void write_first_16_bits(void* to, ptrdiff_t count, const void* from) {
+  _mm256_mask_storeu_epi16(to, (__mmask16)first_lanes(count, 16), _mm256_loadu_si256((const __m256i*)from));
+}
 
 // Within each 16-byte chunk: the first halves' lanes in turn, or the second halves'.
 CROSSENT_INLINE NativeFloat interleave_low(NativeFloat a, NativeFloat b) {

@@ -83,6 +83,15 @@ CROSSENT_INLINE void store_first_by_copy(T* p, ptrdiff_t count, Native a) {
   if (count > 0) __builtin_memcpy(p, &a, (count < lanes ? count : lanes) * sizeof(T));
 }
 
+// The first `count` of the 16 elements of 16 bits that a logical vector has, the others 0; and back.
+CROSSENT_INLINE void read_first_16_bits_by_copy(const void* from, ptrdiff_t count, void* to) {
+  __builtin_memset(to, 0, 16 * sizeof(uint16_t));
+  __builtin_memcpy(to, from, count * sizeof(uint16_t));
+}
+CROSSENT_INLINE void write_first_16_bits_by_copy(void* to, ptrdiff_t count, const void* from) {
+  __builtin_memcpy(to, from, count * sizeof(uint16_t));
+}
+
 // Bit i: the sign of lane i.
 template <class Bits, class Native>
 CROSSENT_INLINE uint32_t lane_signs_by_shifts(Native a) {

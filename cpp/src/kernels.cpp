@@ -39,7 +39,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/divergence.hpp"
 // clang-format on
 
-// Left to the compiler, which vectorizes it for each set.
+// These two are left to the compiler, which vectorizes them for each set.
 bool check_targets(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live) {
   int64_t bad = 0, kept = 0;
   for (ptrdiff_t i = 0; i < count; ++i) {
@@ -49,6 +49,13 @@ bool check_targets(const int64_t* target, ptrdiff_t count, int64_t classes, int6
   }
   *live = kept;
   return bad == 0;
+}
+
+void copy_targets(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t* copy) {
+  for (ptrdiff_t i = 0; i < count; ++i) {
+    const int64_t t = target[i];
+    copy[i] = (uint64_t)t < (uint64_t)classes ? t : classes - 1;
+  }
 }
 
 }  // namespace
@@ -77,6 +84,7 @@ extern const KernelTable table = {
     CROSSENT_FOR_TYPES(Divergence),
     CROSSENT_FOR_TYPES(DivergenceGradient),
     check_targets,
+    copy_targets,
     sum_of_rows,
 };
 

@@ -166,19 +166,15 @@ void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
-    if (!copy_targets(in_place(space.dtype(operand), rows), run, classes + done)) {
+    // The quick way where it can be taken.
+    const std::int64_t* target = has_ignored_ ? nullptr : in_place(space.dtype(operand), rows);
+    if (target) {
+      kernels_->copy_targets(target, run, classes_, classes + done);
+    } else {
       reread_indices(space.dtype(operand), rows.data, rows.row_stride, run, range, classes + done);
     }
     done += run;
   }
-}
-
-// The quick way where it can be taken. The copy is what is checked, and what is used: the array may change at any time.
-bool LossProblem::copy_targets(const std::int64_t* target, std::ptrdiff_t count, std::int64_t* classes) const {
-  if (!target || has_ignored_) return false;
-  std::copy(target, target + count, classes);
-  std::ptrdiff_t live;
-  return kernels_->check_targets(classes, count, classes_, 0, &live);
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {

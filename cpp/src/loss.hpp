@@ -53,7 +53,6 @@ class LossProblem {
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
   void scale_weights();
-  bool copy_targets(const std::int64_t* target, std::ptrdiff_t count, std::int64_t* classes) const;
   IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;

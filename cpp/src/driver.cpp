@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 
 #include "dispatch.hpp"
 #include "elements.hpp"
@@ -29,10 +30,13 @@ constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 // So is an output of rows that would not stay in the second-level cache beside their exponentials (8 x 262144: softmax 0.61 ->
 // 0.41).
 constexpr std::ptrdiff_t kStreamLongRowBytes = 3 << 18;
-// Columns gain earlier, since their cache lines lie far apart and many of them fall together in a cache (1000 x 1024
-// transposed: 1.29 -> 0.70; 1000 x 256 0.90 -> 0.74), but later where they are few (10 x 65536: 0.72 -> 0.77). Only whole lines
-// go past the caches, and what does is not fetched: columns at other strides would have neither (100 x 41943: 0.57 -> 0.92).
-constexpr std::ptrdiff_t kStreamColumnsBytes = 3 << 18, kStreamFewColumnsBytes = 1 << 23, kFewColumns = 24, kLineBytes = 64;
+// Columns gain earlier if they lie far apart, the most where they are many, since many of their cache lines fall together in a
+// cache then (1000 x 1024 transposed: 1.29 -> 0.70 ns per element, 1000 x 256 0.90 -> 0.74; but 10 x 65536 0.72 -> 0.77). Near
+// ones lose (axis 1 of 2048 x 64 x 32: 0.57 -> 1.87). Only whole lines go past the caches, and what does is not fetched:
+// columns at other strides would have neither (100 x 41943: 0.57 -> 0.92).
+constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23, kStreamManyColumnsBytes = 3 << 18;
+constexpr std::ptrdiff_t kManyColumns = 24, kFarColumnBytes = 1 << 10;
+constexpr std::ptrdiff_t kLineBytes = 64;  // kVectorBytes of the kernels, too
 
 }  // namespace
 
@@ -98,21 +102,22 @@ void convert_elements(const char* source, std::ptrdiff_t count, char* target) {
 
 // Whether the output had better be written past the caches. Not in the place of an input, which is in a cache by then (1024 x
 // 50257 in place: 0.60 ns per element past the caches, 0.30 through them); nor results of 16 bits, which are converted from the
-// cache; nor pages that were just allocated, since they are cleared when they are first written to, which leaves them in a
-// cache (1024 x 50257 into new memory: 1.55 and 1.15; columns gain nothing).
+// cache; nor, of contiguous rows, pages that were just allocated, since they are cleared when they are first written to, which
+// leaves them in a cache (1024 x 50257 into new memory: 1.55 and 1.15).
 bool goes_past_caches(const RowSpace& space, const KernelOperands& operands, bool contiguous) {
   if (operands.output < 0 || space.rows() == 0 || item_size(space.dtype(operands.output)) <= 2) return false;
   const Operand output = space.rows_at(operands.output, 0);
   for (int operand : {operands.input, operands.second}) {
     if (operand >= 0 && space.rows_at(operand, 0).data == output.data) return false;
   }
-  const std::ptrdiff_t row_bytes = space.classes() * item_size(space.dtype(operands.output));
+  const std::ptrdiff_t size = item_size(space.dtype(operands.output)), row_bytes = space.classes() * size;
   const std::ptrdiff_t bytes = space.rows() * row_bytes;
   if (contiguous) {
     return (row_bytes >= kStreamLongRowBytes || (row_bytes >= kStreamRowBytes && bytes >= kStreamBytes)) && !operands.untouched;
   }
-  const bool few = space.classes() < kFewColumns;
-  return output.class_stride % kLineBytes == 0 && bytes >= (few ? kStreamFewColumnsBytes : kStreamColumnsBytes);
+  const bool many = space.classes() >= kManyColumns, far = std::abs(output.class_stride) >= kFarColumnBytes;
+  const bool whole_lines = output.row_stride == size && output.class_stride % kLineBytes == 0;
+  return far && whole_lines && bytes >= (many ? kStreamManyColumnsBytes : kStreamColumnsBytes);
 }
 
 }  // namespace

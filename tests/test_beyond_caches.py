@@ -19,27 +19,38 @@ def fetching(request):
 
 
 # Columns are written past the caches where a class's elements begin and end with cache lines and all of them take 8 MB (21
-# classes of 111232) or, of many classes, less (100 of 2624); 111235, 2627 and 300 are not.
-@pytest.mark.parametrize(("classes", "columns"), [(21, 111232), (21, 111235), (21, 300), (100, 2624), (100, 2627)])
-@pytest.mark.parametrize("offset", [0, 4, 16, 64])
-def test_many_columns_have_the_bits_of_rows(classes, columns, offset):
-    """The class axis first, arrays at any place in a cache line: in a new array, in `out` and in place."""
-    x = normal((classes, columns), np.float32)
-    rows, target = np.ascontiguousarray(x.T), np.arange(columns) % classes
-    loss, gradient = crossent.cross_entropy_value_and_grad(rows, target, reduction="none")
-    functions = {name: getattr(crossent, name) for name in ("softmax", "log_softmax", "logsumexp")}
-    expected = {name: np.ascontiguousarray(function(rows).T) for name, function in functions.items()}
-    raw = np.zeros(x.nbytes + 256, np.uint8)
-    start = -raw.ctypes.data % 64 + offset
-    placed = raw[start : start + x.nbytes].view(np.float32).reshape(x.shape)
-    placed[...] = x
-    for name, function in functions.items():
-        assert_same_bits(function(placed, 0), expected[name], name)
-    out = np.full_like(x, np.nan)
-    losses, _ = crossent.cross_entropy_value_and_grad(placed.T, target, reduction="none", out=out.T)
-    assert_same_bits(losses, loss)
-    assert_same_bits(np.ascontiguousarray(out.T), gradient)
-    assert_same_bits(crossent.softmax(placed, 0, out=placed), expected["softmax"], "in place")
+# classes of 111232) or, of many classes, less (100 of 2624); 111235, 2627 and 300 are not, and 300 are not fetched before.
+@pytest.mark.parametrize(("classes", "columns"), [(21, 111232), (21, 111235), (21, 300), (100, 2624), (100, 6003)])
+@pytest.mark.parametrize("offset", [0, 8, 16, 64])
+def test_many_columns_have_the_bits_of_rows(classes, columns, offset, wider_dtype):
+    """The class axis first, arrays at any place in a cache line: in `out` and in place."""
+    x, grad = normal((classes, columns), wider_dtype), normal((classes, columns), wider_dtype, 1)
+    rows, grad_rows, out = np.ascontiguousarray(x.T), np.ascontiguousarray(grad.T), placed_at(offset, x)
+    target = np.arange(columns) % classes
+
+    def losses_and_result(name, x, grad, axis, out):
+        if name == "gradient":
+            return crossent.cross_entropy_value_and_grad(x, target, axis=axis, reduction="none", out=out)
+        arrays = (grad, x) if name.endswith("backward") else (x,)
+        return np.empty(0), getattr(crossent, name)(*arrays, axis, out=out)
+
+    for name in ("softmax", "log_softmax", "softmax_backward", "log_softmax_backward", "gradient"):
+        losses, result = losses_and_result(name, rows, grad_rows, 1, np.empty_like(rows))
+        for source in (x, out):
+            out[...] = x
+            same_losses, same = losses_and_result(name, source, grad, 0, out)
+            assert_same_bits(same, np.ascontiguousarray(result.T), f"{name}, in place: {source is out}")
+            assert_same_bits(same_losses, losses, f"losses, in place: {source is out}")
+    assert_same_bits(crossent.logsumexp(x, 0), crossent.logsumexp(rows))
+
+
+def test_few_numbers_behind_the_class_axis():
+    """Many short runs of columns, each a part of a large array that begins and ends with cache lines."""
+    x = normal((4096, 32, 16), np.float32)
+    expected = np.moveaxis(crossent.softmax(np.ascontiguousarray(np.moveaxis(x, 1, -1))), -1, 1)
+    out = placed_at(0, x)
+    crossent.softmax(x, 1, out=out)
+    assert_same_bits(out, np.ascontiguousarray(expected))
 
 
 def rows_of_all_kinds(classes, dtype):
@@ -108,8 +119,14 @@ def test_results_too_large_for_the_caches_have_the_bits_of_small_ones(offset, wi
         expected = small(None)
         assert_repeats(large(None), expected, f"{name} in new memory")
         assert_repeats(large(placed), expected, f"{name} in out")
-    np.copyto(placed, many)
-    assert_repeats(crossent.log_softmax(placed, out=placed), crossent.log_softmax(x), "in place")
+    in_place = {
+        "softmax": crossent.softmax,
+        "log_softmax": crossent.log_softmax,
+        "softmax_backward": lambda grad, out=None: crossent.softmax_backward(grad, many[: len(grad)], out=out),
+    }
+    for name, function in in_place.items():
+        np.copyto(placed, many)
+        assert_repeats(function(placed, out=placed), function(x), f"{name} in place")
 
 
 @pytest.fixture(params=[1, 2])
@@ -144,8 +161,9 @@ def test_the_sum_of_losses_does_not_depend_on_where_the_gradient_goes():
     weight[2:4] = 2.0**-53, 2.0**-120
     for reduction in ("sum", "mean"):
         loss = crossent.cross_entropy(x, target, weight=weight, reduction=reduction)
-        for out in (None, np.empty_like(x)):
-            same, _ = crossent.cross_entropy_value_and_grad(x, target, weight=weight, reduction=reduction, out=out)
+        again = x.copy()
+        for logits, out in ((x, None), (x, np.empty_like(x)), (again, again)):
+            same, _ = crossent.cross_entropy_value_and_grad(logits, target, weight=weight, reduction=reduction, out=out)
             assert same == loss
         if reduction == "sum":
             assert loss == np.nextafter(256.0, 257)  # 256 * (1 + 2**-53 + 2**-120), above a tie

@@ -297,15 +297,32 @@ def test_alignment_does_not_change_bits(classes, dtype):
         assert_rows_keep_their_bits(row_results(view), expected, f"byte offset {offset}")
 
 
-@pytest.mark.parametrize("classes", [5, 33, 112, 130, 200])
+# From 256 float32 classes on, rows are written in whole cache lines but for their ends.
+@pytest.mark.parametrize("classes", [5, 33, 112, 130, 200, 256, 257, 263, 1001, 4097])
 def test_alignment_of_out_does_not_change_bits(classes, dtype):
-    x = normal((3, classes), dtype)
-    expected = crossent.softmax(x)
-    raw = np.zeros(x.nbytes + 64, np.uint8)
-    for offset in range(64):
-        out = raw[offset : offset + x.nbytes].view(dtype).reshape(x.shape)
-        crossent.softmax(x, out=out)
-        assert_same_bits(out, expected, f"byte offset {offset}")
+    """Nor what lies beside it; in place too."""
+    x, target = normal((3, classes), dtype), np.arange(3) % classes
+    functions = {
+        "softmax": lambda x, out: crossent.softmax(x, out=out),
+        "log_softmax": lambda x, out: crossent.log_softmax(x, out=out),
+        "log_softmax_backward": lambda x, out: crossent.log_softmax_backward(x, x, out=out),
+        "gradient": lambda x, out: crossent.cross_entropy_value_and_grad(x, target, reduction="sum", out=out),
+    }
+    expected = {name: np.empty_like(x) for name in functions}
+    for name, function in functions.items():
+        function(x, expected[name])
+    raw = np.empty(x.nbytes + 192, np.uint8)
+    start = 64 - raw.ctypes.data % 64
+    for offset in [*range(0, 64, 4 if classes > 200 else 1), 1, 2, 63]:
+        begin = start + offset
+        raw.fill(0xA5)
+        out = raw[begin : begin + x.nbytes].view(dtype).reshape(x.shape)
+        for name, function in functions.items():
+            for source in (x, out):
+                out[...] = x
+                function(source, out)
+                assert_same_bits(out, expected[name], f"{name} at byte offset {offset}, in place: {source is out}")
+                assert (raw[:begin] == 0xA5).all() and (raw[begin + x.nbytes :] == 0xA5).all(), (name, offset)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 9), (5, 2, 70), (2, 3, 300)])

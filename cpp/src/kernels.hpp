@@ -110,7 +110,7 @@ struct KernelTable {
   DivergenceKernel divergence_gradient[kComputeTypes];  // the divergence too
   // Whether all of them are classes or ignored, and how many are not ignored.
   bool (*check_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t ignored, ptrdiff_t* live);
-  // Those that are no classes become the last one.
+  // Copies targets that were checked before. Another thread may have changed them since: what is no class becomes the last one.
   void (*copy_targets)(const int64_t* target, ptrdiff_t count, int64_t classes, int64_t* copy);
   void (*sum)(const double* values, ptrdiff_t count, double* high, double* low);  // with what every addition rounds off
 };

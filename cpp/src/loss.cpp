@@ -166,7 +166,7 @@ void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
-    // The quick way where it can be taken.
+    // The quick way, if none was ignored when they were checked.
     const std::int64_t* target = has_ignored_ ? nullptr : in_place(space.dtype(operand), rows);
     if (target) {
       kernels_->copy_targets(target, run, classes_, classes + done);

@@ -2,8 +2,7 @@
 #pragma once
 
 // `Formula` gives what is summed of a class from y and g, its probability from y, and its gradient from that, given the sum h +
-// l. Where a probability is an exponential, those of tiles are kept, so that four are taken at a time, if a vector is one
-// register.
+// l. Where a vector is one register, exponentials are taken four at a time: those of tiles are kept for that.
 template <class T, class Formula>
 struct Backward {
   using Value = T;

@@ -17,7 +17,7 @@ CROSSENT_INLINE S load_element(const char* p) {
   return element;
 }
 
-// The first `count` elements of any type; other lanes hold some number.
+// The first `count` elements of any type; other lanes are 0.
 template <class S>
 CROSSENT_INLINE Vec<Compute<S>> load_some(const S* p, ptrdiff_t count) {
   if constexpr (sizeof(S) == sizeof(Compute<S>)) {

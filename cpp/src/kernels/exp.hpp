@@ -81,7 +81,7 @@ CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
   return exp_reduced<T>(fma(n, splat(-K::ln2_hi), d.high) + fma(n, splat(-K::ln2_lo), d.low), shifted);
 }
 
-// The same for numbers that have no low part, a vector of them or four.
+// The same, to the last bit, for numbers whose low part is 0: a vector of them or four.
 template <class T, class V>
 CROSSENT_INLINE V exp_biased(const V& d) {
   using K = ExpConstants<T>;

@@ -7,8 +7,8 @@
 //   kInputs, kOutput                        how many row-shaped inputs; an output?
 //   begin(first, count)                     a new group of rows: fetch what belongs to them
 //   kTogether                               its elements are cheap: short rows are taken several together, by rows_step(rows)
-//   kLight                                  or so cheap that a transposition costs more, and so does a call for each row: the
-//                                           output of a group is rows_output(rows)
+//   kLight                                  or so cheap that a transposition of more than a few classes costs more, and a call
+//                                           for each row too: rows_output(rows) writes a group; it skips none
 //   skips                                   some rows of the group are not to be read
 //   live(lane)                              false: this is one of them, and its output is 0
 //   tile_step(tiles)                        first step on tiles
@@ -144,8 +144,8 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
   }
 }
 
-// The output of a group: whole tiles go where they belong at once if that is in columns or contiguous, others by way of the
-// place of their logits.
+// The output of a group: whole tiles go where they belong at once if that is in columns or, of cheap elements that are not
+// converted, contiguous; others by way of the place of their logits.
 template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
@@ -316,6 +316,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
     }
     op.finish(count, count);
     if constexpr (Op::kLight) {
+      static_assert(!Op::skips, "all rows are written");
       op.rows_output(rows);
     } else if constexpr (Op::kOutput) {
       for (ptrdiff_t lane = 0; lane < count; ++lane) {

@@ -61,8 +61,8 @@ struct ShortRows {
       Vec<T> m = splat(has(r) ? lowest : (T)0), m_of_four[4] = {m, m, m, m};
       ptrdiff_t i = classes;
       if (has(r)) {
-        // Then whole cache lines: 16 bytes into one, as large arrays of NumPy lie, each vector would take two of them
-        // (logsumexp of 1000 classes: 0.28 -> 0.26 ns per element).
+        // One vector from the beginning of the row, then whole cache lines: 16 bytes into one, as large arrays of NumPy lie,
+        // each vector would take two of them (logsumexp of 1000 classes: 0.28 -> 0.26 ns per element).
         m = max_or_second(load_partial(x, classes, lowest), m);
         i = (ptrdiff_t)(-(uintptr_t)x % kVectorBytes / sizeof(T));
       }

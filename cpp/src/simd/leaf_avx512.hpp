@@ -119,8 +119,8 @@ CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
   _mm512_mask_storeu_pd(p, (__mmask8)first_lanes(count, 8), (__m512d)a);
 }
-// The first `count` of as many elements of 16 bits as a logical vector has, the others 0; and back. By a copy of so many bytes,
-// which the read of the vector would have to wait for, softmax of 10 bfloat16 classes takes twice the time.
+// A read of the vector would have to wait for a copy of so many bytes (softmax of rows of 10 bfloat16 in a wider array: 1.71 ->
+// 0.92 ns per element).
 CROSSENT_INLINE void read_first_16_bits(const void* from, ptrdiff_t count, void* to) {
   _mm256_storeu_si256((__m256i*)to, _mm256_maskz_loadu_epi16((__mmask16)first_lanes(count, 16), from));
 }

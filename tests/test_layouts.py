@@ -333,6 +333,22 @@ def test_every_layout_gives_the_same_bits(shape, dtype):
         assert_rows_keep_their_bits(row_results(arranged), expected, layout)
 
 
+@pytest.mark.parametrize(
+    ("classes", "behind"), [(100, 1), (100, 4), (100, 5), (100, 15), (100, 16), (9, 14), (9, 15), (3, 7)]
+)
+def test_few_numbers_behind_the_class_axis_change_no_bit(classes, behind, dtype):
+    """Few rows that are neighbours in memory are taken together or, with few classes, one from each sample."""
+    x = normal((37, classes, behind), dtype)
+    rows, target = np.ascontiguousarray(np.moveaxis(x, 1, -1)), np.arange(37 * behind).reshape(37, behind) % classes
+    for name in ("softmax", "log_softmax"):
+        function = getattr(crossent, name)
+        assert_same_bits(np.ascontiguousarray(np.moveaxis(function(x, 1), 1, -1)), function(rows), name)
+    losses, gradient = crossent.cross_entropy_value_and_grad(x, target, reduction="none")
+    expected, expected_gradient = crossent.cross_entropy_value_and_grad(rows, target, axis=-1, reduction="none")
+    assert_same_bits(losses, expected)
+    assert_same_bits(np.ascontiguousarray(np.moveaxis(gradient, 1, -1)), expected_gradient)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 16, 67])
 def test_columns_that_are_gathered_have_the_bits_of_rows(rows, dtype):
     """More than 4096 classes, the class axis first: whole blocks of rows and classes, and what is left of them."""

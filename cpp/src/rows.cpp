@@ -115,12 +115,19 @@ void RowSpace::finish() {
   }
   merge(outer_, operands_);
   merge(classes_merged_, operands_);
-  // A kernel call takes a run of rows: a last dimension of a few rows would leave most of a vector's lanes idle.
+  // A kernel call takes a run of rows: a last dimension of a few rows would leave most of a vector's lanes idle. But some
+  // neighbours in memory had better stay together (axis 1 of 512 x 100 x 15: 4.7 -> 0.7 ns per element, of 1024 x 100 x 8: 2.8
+  // -> 1.2; of 4096 x 10 x 4 1.7 and 3.8).
+  constexpr std::ptrdiff_t kFewRows = 16, kFewNeighbours = 5, kFewElements = 128;
   int widest = outer_.ndim - 1;
+  if (widest < 0) return;
+  const std::ptrdiff_t last = outer_.size[widest];
+  const bool neighbours = !contiguous(0) && outer_.stride[0][widest] == item_size(operand_[0].dtype);
+  if (last >= (neighbours && last * classes_ >= kFewElements ? kFewNeighbours : kFewRows)) return;
   for (int d = 0; d < outer_.ndim; ++d) {
-    if (outer_.size[outer_.ndim - 1] < 16 && outer_.size[d] > outer_.size[widest]) widest = d;
+    if (outer_.size[d] > outer_.size[widest]) widest = d;
   }
-  if (widest >= 0 && widest != outer_.ndim - 1) swap_dims(outer_, operands_, widest, outer_.ndim - 1);
+  if (widest != outer_.ndim - 1) swap_dims(outer_, operands_, widest, outer_.ndim - 1);
 }
 
 std::ptrdiff_t RowSpace::run_length(std::ptrdiff_t first, std::ptrdiff_t limit) const {

@@ -19,7 +19,8 @@ def fetching(request):
 
 
 # Columns are written past the caches where a class's elements begin and end with cache lines and all of them take 8 MB (21
-# classes of 111232) or, of many classes, less (100 of 2624); 111235, 2627 and 300 are not, and 300 are not fetched before.
+# classes of 111232) or, of many classes, 0.8 MB (100 of 2624, or of 1328 in float64); 111235, 6003 and 300 are not, and 300
+# are not fetched before.
 @pytest.mark.parametrize(
     ("classes", "columns", "dtype"),
     [

@@ -31,7 +31,7 @@ constexpr std::ptrdiff_t kStreamBytes = 1 << 25, kStreamRowBytes = 1 << 16;
 // 0.41).
 constexpr std::ptrdiff_t kStreamLongRowBytes = 3 << 18;
 // Columns gain earlier if they lie far apart, the most where they are many, since many of their cache lines fall together in a
-// cache then (1000 x 1024 transposed: 1.29 -> 0.70 ns per element, 1000 x 256 0.90 -> 0.74; but 10 x 65536 0.72 -> 0.77). Near
+// cache then (1000 x 1024 transposed: 1.29 -> 0.70 ns per element, 1000 x 256 0.93 -> 0.79; but 10 x 65536 0.72 -> 0.77). Near
 // ones lose (axis 1 of 2048 x 64 x 32: 0.57 -> 1.87). Only whole lines go past the caches, and what does is not fetched:
 // columns at other strides would have neither (100 x 41943: 0.57 -> 0.92).
 constexpr std::ptrdiff_t kStreamColumnsBytes = 1 << 23, kStreamManyColumnsBytes = 3 << 18;
@@ -100,7 +100,7 @@ void convert_elements(const char* source, std::ptrdiff_t count, char* target) {
   }
 }
 
-// Whether the output had better be written past the caches. Not in the place of an input, which is in a cache by then (1024 x
+// Whether the output had better be written past the caches. Not in the place of an input, which is in a cache by then (333 x
 // 50257 in place: 0.60 ns per element past the caches, 0.30 through them); nor results of 16 bits, which are converted from the
 // cache; nor, of contiguous rows, pages that were just allocated, since they are cleared when they are first written to, which
 // leaves them in a cache (1024 x 50257 into new memory: 1.55 and 1.15).

@@ -96,10 +96,12 @@ struct MomentSum {
     const bool ordinary = is_small_origin(m);
     LaneSum<T> sums[2] = {lanes[0], lanes[1]};
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
+      ExponentialsInTurns<T> in_turns(exponential, x + i, i + kGroupElements<T> <= n);
       for (; ordinary && i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
-        const Four<T> raised = exponential.raise(load_four(x + i)), difference = raised + exponential.minus_origin;
-        const Four<T> e = exponential.of_raised(raised, difference);
+        const ptrdiff_t next = i + 2 * kGroupElements<T> <= n ? i + kGroupElements<T> : i;
+        Four<T> difference;
+        const Four<T> e = in_turns.with_difference(load_four(x + i), x + next, difference);
         sums[0].add(sum_of(e));
         sums[1].add(sum_of(e * difference));
       }

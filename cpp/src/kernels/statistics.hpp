@@ -149,6 +149,7 @@ struct RowSum {
     const Exponential<T> exponential(splat(reference));
     LaneSum<T> sum = lanes;
     for (ptrdiff_t i = begin; i < end; i += kGroupElements<T>) {
+      ExponentialsInTurns<T> in_turns(exponential, x + i, i + kGroupElements<T> <= end);
       for (; i + kGroupElements<T> <= end && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
         for (int line = 0; soon && line < 4; ++line) {
@@ -156,7 +157,8 @@ struct RowSum {
           __builtin_prefetch(p, 1);
           if (ahead.reaches_far) fetch_far(p);
         }
-        const Four<T> e = exponential(load_four(x + i));
+        const ptrdiff_t next = i + 2 * kGroupElements<T> <= end ? i + kGroupElements<T> : i;
+        const Four<T> e = in_turns(load_four(x + i), x + next);
         if constexpr (kKeep) store_four(kept + i, e);
         sum.add(sum_of(e));
       }

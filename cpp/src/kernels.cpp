@@ -36,6 +36,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/cross_entropy.hpp"
 #include "kernels/top_k.hpp"
 #include "kernels/scoring.hpp"
+#include "kernels/divergence_sum.hpp"
 #include "kernels/divergence.hpp"
 // clang-format on
 

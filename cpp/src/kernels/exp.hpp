@@ -73,12 +73,23 @@ CROSSENT_INLINE V exp_reduced(const V& r, const V& shifted) {
   return fma(r, fma(r, q, splat((T)1)), splat((T)1)) * power;
 }
 
+// An exponential in two halves: exp_reduced() is the second.
+template <class V>
+struct BegunExp {
+  V rest, shifted;
+};
+template <class T, class V>
+CROSSENT_INLINE BegunExp<V> begin_exp(const Pair<V>& d) {
+  using K = ExpConstants<T>;
+  const V shifted = fma(d.high, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
+  return {fma(n, splat(-K::ln2_hi), d.high) + fma(n, splat(-K::ln2_lo), d.low), shifted};
+}
+
 // exp(d.high + d.low) * 2**bias for d between `floor` and 40; NaN where d is NaN; garbage, but no trap, elsewhere.
 template <class T>
-CROSSENT_INLINE Vec<T> exp_biased(Pair<Vec<T>> d) {
-  using K = ExpConstants<T>;
-  const Vec<T> shifted = fma(d.high, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
-  return exp_reduced<T>(fma(n, splat(-K::ln2_hi), d.high) + fma(n, splat(-K::ln2_lo), d.low), shifted);
+CROSSENT_INLINE Vec<T> exp_biased(const Pair<Vec<T>>& d) {
+  const BegunExp<Vec<T>> begun = begin_exp<T>(d);
+  return exp_reduced<T>(begun.rest, begun.shifted);
 }
 
 // The same, to the last bit, for numbers whose low part is 0: a vector of them or four.

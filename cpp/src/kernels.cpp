@@ -22,6 +22,7 @@ unsigned long long kernel_runs = 0;
 #include "kernels/log1p.hpp"
 #include "kernels/reduce.hpp"
 #include "kernels/elements.hpp"
+#include "kernels/chunks.hpp"
 #include "kernels/tile.hpp"
 #include "kernels/statistics.hpp"
 #include "kernels/tile_statistics.hpp"

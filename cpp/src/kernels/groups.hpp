@@ -144,22 +144,25 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
   }
 }
 
-// The output of a group: whole tiles go where they belong at once if that is in columns or, of cheap elements that are not
-// converted, contiguous; others by way of the place of their logits.
+// The output of a group: whole tiles go where they belong at once if that is in columns or, of cheap elements, contiguous;
+// others by way of the place of their logits.
 template <class Op, class T>
 CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
                                  T* logits, T* staging) {
   const Operand& a = run.output;
   constexpr bool writes_rows = Op::kTogether || Op::kLight;
-  const bool columns = is_columns<T>(a, run.classes), rows = writes_rows && !columns && is_contiguous(a) &&
-                                                             run.classes >= kChunk<T> &&
-                                                             element_size(a.type) == (ptrdiff_t)sizeof(T);
+  const bool columns = is_columns<T>(a, run.classes);
+  const bool rows = writes_rows && !columns && is_contiguous(a) && run.classes >= kChunk<T>;
   const ptrdiff_t direct = columns || rows ? count / kTileRows<T> : 0;
   char* base = a.data + first * a.row_stride;
   if (columns) write_columns(op, run, tiles, direct, base, logits);
   if constexpr (writes_rows) {
-    const RowsOfTile<T> out{base, a.row_stride, run.classes};
-    if (rows) write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
+    if (rows) {
+      with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
+        const auto out = rows_of_tile(typed, base, a.row_stride, run.classes);
+        write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
+      });
+    }
   }
   for (ptrdiff_t t = direct; t < tiles.count; ++t) {
     T* tile = logits + t * tiles.size;

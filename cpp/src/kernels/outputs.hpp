@@ -10,13 +10,17 @@ struct ColumnsOfTile {
   bool stream;
   CROSSENT_INLINE T* column(ptrdiff_t c) const { return (T*)(data + c * stride); }
 };
-// Or row r, all of its classes, `stride` bytes after the one before it.
-template <class T>
+// Or row r, all of its classes as elements of type S, `stride` bytes after the one before it.
+template <class S>
 struct RowsOfTile {
   char* data;
   ptrdiff_t stride, last;
   static constexpr ptrdiff_t first = 0;
 };
+template <class S>
+CROSSENT_INLINE RowsOfTile<S> rows_of_tile(const S*, char* data, ptrdiff_t stride, ptrdiff_t classes) {
+  return {data, stride, classes};
+}
 // Writes element(c, load), class c of all rows at once, or also the three that follow, as load() loads.
 template <class T, class F>
 CROSSENT_INLINE void write_tile(const ColumnsOfTile<T>& out, F&& element) {
@@ -26,10 +30,11 @@ CROSSENT_INLINE void write_tile(const ColumnsOfTile<T>& out, F&& element) {
     for (ptrdiff_t c = out.first; c < out.last; ++c) store(out.column(c), element(c, FullLoad{}));
   }
 }
-template <class T, class F>
-CROSSENT_INLINE void write_tile(const RowsOfTile<T>& out, F&& element) {
+template <class S, class F>
+CROSSENT_INLINE void write_tile(const RowsOfTile<S>& out, F&& element) {
+  using T = Compute<S>;
   constexpr bool four = kChunk<T> == 4 && kParts == 1;
-  ChunkOfRows<T, char> rows(out.data, out.stride);
+  ChunkOfRows<S, char> rows(out.data, out.stride);
   ptrdiff_t done = 0;
   if constexpr (four) {
     for (; done + 8 <= out.last; done += 8) {

@@ -13,7 +13,7 @@ struct LaneSums {
   CROSSENT_INLINE TileSum<float> total() const {
     alignas(kVectorBytes) double by_lane[2 * kHalf], largest[8];
     for (ptrdiff_t half = 0; half < 2 * kHalf; half += kHalf) {
-      transpose_to_tile((const char*)(by_row + half), kVectorBytes, 8, by_lane + half, largest);
+      transpose_to_tile(by_row, (const char*)(by_row + half), kVectorBytes, 8, by_lane + half, largest);
     }
     TileSum<float> lane[8];
     for (ptrdiff_t j = 0; j < 8; ++j) lane[j].set(load(by_lane + 8 * j), load(by_lane + kHalf + 8 * j));
@@ -74,7 +74,7 @@ struct ShortRows {
       for (const Vec<T>& others : m_of_four) m = max_or_second(others, m);
       store(by_lane + r * kLanes, m);
     }
-    transpose_to_tile((const char*)by_lane, kVectorBytes, kLanes, transposed, max);
+    transpose_to_tile(by_lane, (const char*)by_lane, kVectorBytes, kLanes, transposed, max);
   }
 
   // The sum over row r of all classes but the maxima, which are counted. Without a branch on where they are: in short rows it

@@ -2,123 +2,6 @@
 // tile[c * kTileRows + r]. Used for short rows, and where adjacent rows are adjacent in memory (class axis not the last).
 #pragma once
 
-// Rows of a tile: as many as a vector has lanes, so that per-row arithmetic is vectorized across them.
-template <class T>
-constexpr ptrdiff_t kTileRows = Vec<T>::kLanes;
-
-// 16-byte chunks: four floats or two doubles of a row.
-template <class T>
-constexpr ptrdiff_t kChunk = 16 / sizeof(T);
-
-// Transposes kChunk vectors within each 16-byte chunk.
-CROSSENT_INLINE void transpose_chunks(NativeFloat* v) {
-  const NativeFloat ab_low = interleave_low(v[0], v[1]), ab_high = interleave_high(v[0], v[1]);
-  const NativeFloat cd_low = interleave_low(v[2], v[3]), cd_high = interleave_high(v[2], v[3]);
-  v[0] = (NativeFloat)interleave_low((NativeDouble)ab_low, (NativeDouble)cd_low);
-  v[1] = (NativeFloat)interleave_high((NativeDouble)ab_low, (NativeDouble)cd_low);
-  v[2] = (NativeFloat)interleave_low((NativeDouble)ab_high, (NativeDouble)cd_high);
-  v[3] = (NativeFloat)interleave_high((NativeDouble)ab_high, (NativeDouble)cd_high);
-}
-CROSSENT_INLINE void transpose_chunks(NativeDouble* v) {
-  const NativeDouble low = interleave_low(v[0], v[1]);
-  v[1] = interleave_high(v[0], v[1]);
-  v[0] = low;
-}
-
-// Where a chunk of classes of as many rows is as a chunk has elements. The other rows of a tile are multiples of as many
-// strides further on, addresses that an instruction can add up by itself.
-template <class T, class Bytes>
-struct ChunkOfRows {
-  Bytes* row[kChunk<T>];
-  ptrdiff_t stride, first = 0;
-
-  CROSSENT_INLINE ChunkOfRows(Bytes* rows, ptrdiff_t row_stride) : stride(row_stride) {
-    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) row[i] = rows + i * stride;
-  }
-  CROSSENT_INLINE void move(ptrdiff_t classes) {
-    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) row[i] += classes * (ptrdiff_t)sizeof(T);
-    first += classes;
-  }
-};
-// Calls f(c) for chunks that cover classes begin, …, classes - 1, with `rows` there; the last may overlap the one before, so
-// none reaches beyond a row.
-template <class T, class Bytes, class F>
-CROSSENT_INLINE void for_each_chunk(ChunkOfRows<T, Bytes>& rows, ptrdiff_t begin, ptrdiff_t classes, F&& f) {
-  const ptrdiff_t last = classes - kChunk<T>;
-  if (begin < classes) rows.move((begin < last ? begin : last) - rows.first);
-  // One call, so that f's code is there once.
-  for (ptrdiff_t c = begin; c < classes; c += kChunk<T>) {
-    f(rows.first);
-    const ptrdiff_t left = last - rows.first;
-    rows.move(left < kChunk<T> ? left : kChunk<T>);
-  }
-}
-
-// kTileRows rows of `classes` >= kChunk contiguous elements, `stride` bytes apart -> tile, and the rows' maxima.
-template <class T>
-CROSSENT_INLINE void transpose_to_tile(const char* rows, ptrdiff_t stride, ptrdiff_t classes, T* tile, T* maxima) {
-  using Native = typename Vec<T>::Native;
-  constexpr ptrdiff_t native_lanes = Vec<T>::kNativeLanes;
-  const auto larger = [](Native a, Native b) CROSSENT_LAMBDA { return a > b ? a : b; };
-  Vec<T> max = splat((T)-__builtin_inf());
-  ChunkOfRows<T, const char> chunk_of(rows, stride);
-  for_each_chunk(chunk_of, 0, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    for_each_part([&](int part) CROSSENT_LAMBDA {
-      const ptrdiff_t first = part * native_lanes;
-      Native v[kChunk<T>];
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i)
-        v[i] = (Native)load_chunks(chunk_of.row[i] + first * stride, kChunk<T> * stride);
-      transpose_chunks(v);
-      for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-        *(typename NativeOf<T>::unaligned*)(tile + (c + i) * kTileRows<T> + first) = v[i];
-      }
-      // A NaN may hide other numbers of its chunk.
-      Native chunk = larger(v[0], v[1]);
-      if constexpr (kChunk<T> == 4) chunk = larger(chunk, larger(v[2], v[3]));
-      max.part[part] = larger(chunk, max.part[part]);
-    });
-  });
-  store(maxima, max);
-}
-// kChunk classes of a tile's rows.
-template <class T>
-CROSSENT_INLINE void store_chunk_of_rows(const Vec<T>* v, const ChunkOfRows<T, char>& rows) {
-  for_each_part([&](int part) CROSSENT_LAMBDA {
-    typename Vec<T>::Native chunk[kChunk<T>];
-    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) chunk[i] = v[i].part[part];
-    transpose_chunks(chunk);
-    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) {
-      store_chunks(rows.row[i] + part * Vec<T>::kNativeLanes * rows.stride, kChunk<T> * rows.stride, (NativeFloat)chunk[i]);
-    }
-  });
-}
-// Twice as many: half the stores, which take longer than the shuffles that this costs (AVX-512, 64 classes: softmax 0.40 ->
-// 0.38 ns per element).
-CROSSENT_INLINE void store_two_chunks_of_rows(const Four<float>& a, const Four<float>& b,
-                                              const ChunkOfRows<float, char>& rows) {
-  for_each_part([&](int part) CROSSENT_LAMBDA {
-    NativeFloat left[4], right[4];
-    for (int i = 0; i < 4; ++i) {
-      left[i] = a.of[i].part[part];
-      right[i] = b.of[i].part[part];
-    }
-    transpose_chunks(left);
-    transpose_chunks(right);
-    for (int i = 0; i < 4; ++i) {
-      store_pairs_of_chunks(rows.row[i] + part * Vec<float>::kNativeLanes * rows.stride, 4 * rows.stride, left[i], right[i]);
-    }
-  });
-}
-template <class T>
-CROSSENT_INLINE void transpose_from_tile(const T* tile, ptrdiff_t classes, char* rows, ptrdiff_t stride) {
-  ChunkOfRows<T, char> chunk_of(rows, stride);
-  for_each_chunk(chunk_of, 0, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA {
-    Vec<T> v[kChunk<T>];
-    for (ptrdiff_t i = 0; i < kChunk<T>; ++i) v[i] = load(tile + (c + i) * kTileRows<T>);
-    store_chunk_of_rows(v, chunk_of);
-  });
-}
-
 // Columns that are read little by little, while other rows are computed, since memory is the slower of the two: all rows of a
 // class before the next class, so that its neighbours in memory are touched together (of a large array each class is in a page
 // of its own). The rows' maxima are raised meanwhile.
@@ -337,16 +220,19 @@ CROSSENT_INLINE void load_tile(const Operand& a, const char* base, ptrdiff_t cou
     with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { load_anywhere(typed, a, base, count, classes, tile, maxima); });
     return;
   }
+  if (count == kTileRows<T>) {
+    with_elements<T>(a.type,
+                     [&](auto* typed) CROSSENT_LAMBDA { transpose_to_tile(typed, base, a.row_stride, classes, tile, maxima); });
+    return;
+  }
   const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
   if (element_size(a.type) != (ptrdiff_t)sizeof(T)) {
     if constexpr (sizeof(T) == 4) rows_to_compute(a.type, base, a.row_stride, count, classes, staging);
-  } else if (count < kTileRows<T>) {
-    copy_rows(base, a.row_stride, (char*)staging, staged_stride, count, staged_stride);
   } else {
-    return transpose_to_tile(base, a.row_stride, classes, tile, maxima);
+    copy_rows(base, a.row_stride, (char*)staging, staged_stride, count, staged_stride);
   }
   __builtin_memset(staging + count * classes, 0, (kTileRows<T> - count) * staged_stride);
-  transpose_to_tile((const char*)staging, staged_stride, classes, tile, maxima);
+  transpose_to_tile(staging, (const char*)staging, staged_stride, classes, tile, maxima);
 }
 
 // Rows first, …, first + count - 1 of an operand -> tiles, `size` elements from one to the next; the lanes beyond `count` hold
@@ -388,11 +274,14 @@ CROSSENT_SHARED void store_tile(const T* tile, const Operand& a, ptrdiff_t first
     with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA { store_anywhere(typed, a, base, count, classes, tile); });
     return;
   }
-  const bool converts = element_size(a.type) != (ptrdiff_t)sizeof(T);
-  if (!converts && count == kTileRows<T>) return transpose_from_tile(tile, classes, base, a.row_stride);
+  if (count == kTileRows<T>) {
+    with_elements<T>(a.type,
+                     [&](auto* typed) CROSSENT_LAMBDA { transpose_from_tile(typed, tile, classes, base, a.row_stride); });
+    return;
+  }
   const ptrdiff_t staged_stride = classes * (ptrdiff_t)sizeof(T);
-  transpose_from_tile(tile, classes, (char*)staging, staged_stride);
-  if (!converts) {
+  transpose_from_tile(staging, tile, classes, (char*)staging, staged_stride);
+  if (element_size(a.type) == (ptrdiff_t)sizeof(T)) {
     copy_rows((const char*)staging, staged_stride, base, a.row_stride, count, staged_stride);
   } else if constexpr (sizeof(T) == 4) {
     rows_from_compute(a.type, staging, count, classes, base, a.row_stride);

@@ -18,3 +18,11 @@ CROSSENT_INLINE void store_pairs_of_chunks(char* p, ptrdiff_t step, NativeFloat 
   store_chunks(p, step, a);
   store_chunks(p + 16, step, b);
 }
+CROSSENT_INLINE void store_pairs_of_half_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  store_half_chunks(p, step, a);
+  store_half_chunks(p + 8, step, b);
+}
+CROSSENT_INLINE void store_pairs_of_bfloat16_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  store_16_bit_chunks(p, step, float_to_bfloat16_bits<NativeBits>(a));
+  store_16_bit_chunks(p + 8, step, float_to_bfloat16_bits<NativeBits>(b));
+}

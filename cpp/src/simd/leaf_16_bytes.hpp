@@ -34,4 +34,8 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   __builtin_memcpy(&a, p, sizeof a);
   return a;
 }
+CROSSENT_INLINE NativeBits load_16_bit_chunks(const char* p, ptrdiff_t) { return load_16_bits(p); }
+CROSSENT_INLINE NativeFloat load_half_chunks(const char* p, ptrdiff_t) { return load_halves(p); }
 CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t, NativeFloat a) { __builtin_memcpy(p, &a, sizeof a); }
+CROSSENT_INLINE void store_16_bit_chunks(char* p, ptrdiff_t, NativeBits a) { store_16_bits(p, a); }
+CROSSENT_INLINE void store_half_chunks(char* p, ptrdiff_t, NativeFloat a) { store_halves(p, a); }

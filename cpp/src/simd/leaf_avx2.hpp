@@ -120,9 +120,31 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
   const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float*)p));
   return (NativeFloat)_mm256_insertf128_ps(low, _mm_loadu_ps((const float*)(p + step)), 1);
 }
+// The same of elements of 16 bits: chunk k is made of the 8 bytes at p + k * step.
+CROSSENT_INLINE __m128i read_16_bit_chunks(const char* p, ptrdiff_t step) {
+  return _mm_castpd_si128(_mm_loadh_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i*)p)), (const double*)(p + step)));
+}
+CROSSENT_INLINE NativeBits load_16_bit_chunks(const char* p, ptrdiff_t step) {
+  return (NativeBits)_mm256_cvtepu16_epi32(read_16_bit_chunks(p, step));
+}
+CROSSENT_INLINE NativeFloat load_half_chunks(const char* p, ptrdiff_t step) {
+  return (NativeFloat)_mm256_cvtph_ps(read_16_bit_chunks(p, step));
+}
 CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
   _mm_storeu_ps((float*)p, _mm256_castps256_ps128((__m256)a));
   _mm_storeu_ps((float*)(p + step), _mm256_extractf128_ps((__m256)a, 1));
+}
+
+CROSSENT_INLINE void write_16_bit_chunks(char* p, ptrdiff_t step, __m128i a) {
+  _mm_storel_epi64((__m128i*)p, a);
+  _mm_storeh_pd((double*)(p + step), _mm_castsi128_pd(a));
+}
+CROSSENT_INLINE void store_16_bit_chunks(char* p, ptrdiff_t step, NativeBits a) {
+  const __m256i packed = _mm256_packus_epi32((__m256i)a, (__m256i)a);
+  write_16_bit_chunks(p, step, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
+}
+CROSSENT_INLINE void store_half_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  write_16_bit_chunks(p, step, _mm256_cvtps_ph((__m256)a, 0));
 }
 
 // Bit i: the sign of lane i, as comparisons set it.

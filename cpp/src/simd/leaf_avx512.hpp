@@ -79,22 +79,28 @@ CROSSENT_INLINE void store_16_bits(void* p, NativeBits a) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)a));
 }
 
-// Two vectors, rounded to bfloat16: the last bits decide ties by a masked addition, and one permutation packs the upper halves
-// of both (1000 classes: softmax 0.44 -> 0.39 ns per element).
+// The upper halves of what this returns are a vector rounded to bfloat16, if none is NaN: the last bits decide ties by a masked
+// addition.
+CROSSENT_INLINE __m512i rounded_to_upper_halves(NativeFloat a) {
+  const __m512i sum = _mm512_add_epi32((__m512i)a, _mm512_set1_epi32(0x7fff));
+  const __mmask16 is_odd = _mm512_test_epi32_mask((__m512i)a, _mm512_set1_epi32(0x10000));
+  return _mm512_mask_add_epi32(sum, is_odd, sum, _mm512_set1_epi32(1));
+}
+CROSSENT_INLINE bool any_nan(NativeFloat a, NativeFloat b) {
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q) != 0;
+}
+
+// Two vectors, rounded to bfloat16: one permutation packs the upper halves of both (1000 classes: softmax 0.44 -> 0.39 ns per
+// element).
 CROSSENT_INLINE void store_bfloat16_pair(void* p, NativeFloat a, NativeFloat b) {
-  const __m512i rounding = _mm512_set1_epi32(0x7fff), one = _mm512_set1_epi32(1), last_bit = _mm512_set1_epi32(0x10000);
-  const auto rounded = [&](NativeFloat v) CROSSENT_LAMBDA {
-    const __m512i sum = _mm512_add_epi32((__m512i)v, rounding);
-    return _mm512_mask_add_epi32(sum, _mm512_test_epi32_mask((__m512i)v, last_bit), sum, one);
-  };
-  if (__builtin_expect(_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_UNORD_Q) != 0, 0)) {
+  if (__builtin_expect(any_nan(a, b), 0)) {
     store_16_bits(p, float_to_bfloat16_bits<NativeBits>(a));
     store_16_bits((char*)p + kNativeBytes / 2, float_to_bfloat16_bits<NativeBits>(b));
     return;
   }
   const __m512i upper_halves = _mm512_set_epi32(0x3f003d, 0x3b0039, 0x370035, 0x330031, 0x2f002d, 0x2b0029, 0x270025, 0x230021,
                                                 0x1f001d, 0x1b0019, 0x170015, 0x130011, 0x0f000d, 0x0b0009, 0x070005, 0x030001);
-  _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded(a), upper_halves, rounded(b)));
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi16(rounded_to_upper_halves(a), upper_halves, rounded_to_upper_halves(b)));
 }
 
 CROSSENT_INLINE NativeFloat load_halves(const void* p) {
@@ -150,13 +156,62 @@ CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t step) {
                                            _mm_loadu_ps((const float*)(p + 3 * step)), 1);
   return (NativeFloat)_mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
+// The same of elements of 16 bits: chunk k is made of the 8 bytes at p + k * step.
+CROSSENT_INLINE __m256i read_16_bit_chunks(const char* p, ptrdiff_t step) {
+  const auto two = [=](const char* q) CROSSENT_LAMBDA {
+    return _mm_castpd_si128(_mm_loadh_pd(_mm_castsi128_pd(_mm_loadl_epi64((const __m128i*)q)), (const double*)(q + step)));
+  };
+  return _mm256_set_m128i(two(p + 2 * step), two(p));
+}
+CROSSENT_INLINE NativeBits load_16_bit_chunks(const char* p, ptrdiff_t step) {
+  return (NativeBits)_mm512_cvtepu16_epi32(read_16_bit_chunks(p, step));
+}
+CROSSENT_INLINE NativeFloat load_half_chunks(const char* p, ptrdiff_t step) {
+  return (NativeFloat)_mm512_cvtph_ps(read_16_bit_chunks(p, step));
+}
 CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
   _mm_storeu_ps((float*)p, _mm512_castps512_ps128((__m512)a));
   _mm_storeu_ps((float*)(p + step), _mm512_extractf32x4_ps((__m512)a, 1));
   _mm_storeu_ps((float*)(p + 2 * step), _mm512_extractf32x4_ps((__m512)a, 2));
   _mm_storeu_ps((float*)(p + 3 * step), _mm512_extractf32x4_ps((__m512)a, 3));
 }
-// Chunk k of a, and of b after it, to the 32 bytes at p + k * step.
+CROSSENT_INLINE void write_16_bit_chunks(char* p, ptrdiff_t step, __m256i a) {
+  const auto two = [=](char* q, __m128i chunks) CROSSENT_LAMBDA {
+    _mm_storel_epi64((__m128i*)q, chunks);
+    _mm_storeh_pd((double*)(q + step), _mm_castsi128_pd(chunks));
+  };
+  two(p, _mm256_castsi256_si128(a));
+  two(p + 2 * step, _mm256_extracti128_si256(a, 1));
+}
+CROSSENT_INLINE void store_16_bit_chunks(char* p, ptrdiff_t step, NativeBits a) {
+  write_16_bit_chunks(p, step, _mm512_cvtepi32_epi16((__m512i)a));
+}
+CROSSENT_INLINE void store_half_chunks(char* p, ptrdiff_t step, NativeFloat a) {
+  write_16_bit_chunks(p, step, _mm512_cvtps_ph((__m512)a, 0));
+}
+// Chunk k of a, and of b after it, to the 16 or 32 bytes at p + k * step.
+CROSSENT_INLINE void store_pairs_of_half_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  const __m256i left = _mm512_cvtps_ph((__m512)a, 0), right = _mm512_cvtps_ph((__m512)b, 0);
+  const __m256i even = _mm256_unpacklo_epi64(left, right), odd = _mm256_unpackhi_epi64(left, right);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(even));
+  _mm_storeu_si128((__m128i*)(p + step), _mm256_castsi256_si128(odd));
+  _mm_storeu_si128((__m128i*)(p + 2 * step), _mm256_extracti128_si256(even, 1));
+  _mm_storeu_si128((__m128i*)(p + 3 * step), _mm256_extracti128_si256(odd, 1));
+}
+CROSSENT_INLINE void store_pairs_of_bfloat16_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
+  if (__builtin_expect(any_nan(a, b), 0)) {
+    store_16_bit_chunks(p, step, float_to_bfloat16_bits<NativeBits>(a));
+    store_16_bit_chunks(p + 8, step, float_to_bfloat16_bits<NativeBits>(b));
+    return;
+  }
+  const __m512i upper_halves = _mm512_set_epi32(0x3f003d, 0x3b0039, 0x1f001d, 0x1b0019, 0x370035, 0x330031, 0x170015, 0x130011,
+                                                0x2f002d, 0x2b0029, 0x0f000d, 0x0b0009, 0x270025, 0x230021, 0x070005, 0x030001);
+  const __m512i packed = _mm512_permutex2var_epi16(rounded_to_upper_halves(a), upper_halves, rounded_to_upper_halves(b));
+  _mm_storeu_si128((__m128i*)p, _mm512_castsi512_si128(packed));
+  _mm_storeu_si128((__m128i*)(p + step), _mm512_extracti32x4_epi32(packed, 1));
+  _mm_storeu_si128((__m128i*)(p + 2 * step), _mm512_extracti32x4_epi32(packed, 2));
+  _mm_storeu_si128((__m128i*)(p + 3 * step), _mm512_extracti32x4_epi32(packed, 3));
+}
 CROSSENT_INLINE void store_pairs_of_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
   const __m512i low_chunks = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high_chunks = low_chunks + 4;
   const __m512d low = _mm512_permutex2var_pd((__m512d)a, low_chunks, (__m512d)b);

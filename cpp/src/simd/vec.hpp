@@ -194,6 +194,7 @@ CROSSENT_INLINE Vec<T> load(const T* p) {
                     CROSSENT_LAMBDA { r.part[i] = *(const typename NativeOf<T>::unaligned*)(p + i * Vec<T>::kNativeLanes); });
   return r;
 }
+CROSSENT_INLINE NativeFloat of_bfloat16_bits(NativeBits bits) { return (NativeFloat)(bits << 16); }
 CROSSENT_INLINE Vec<float> load(const Half* p) {
   Vec<float> r;
   for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = load_halves(p + i * Vec<float>::kNativeLanes); });
@@ -201,8 +202,7 @@ CROSSENT_INLINE Vec<float> load(const Half* p) {
 }
 CROSSENT_INLINE Vec<float> load(const BFloat16* p) {
   Vec<float> r;
-  for_each_part([&](int i)
-                    CROSSENT_LAMBDA { r.part[i] = (NativeFloat)(load_16_bits(p + i * Vec<float>::kNativeLanes) << 16); });
+  for_each_part([&](int i) CROSSENT_LAMBDA { r.part[i] = of_bfloat16_bits(load_16_bits(p + i * Vec<float>::kNativeLanes)); });
   return r;
 }
 template <class T>

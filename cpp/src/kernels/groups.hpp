@@ -38,11 +38,9 @@ constexpr ptrdiff_t kTransposedLightRow = 40;
 // and 0.53). The limit for any row holds for float64 too, where longer ones are taken one by one.
 constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTransposedDistantRow = 112;
 // Up to rows where the work that is done once a row is no more than a twentieth: log_softmax of 256 KiB, one by one and
-// together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30. Earlier where vectors are more than one register
-// (AVX2: equal at 400, 0.45 and 0.47 at 1000); and of 16 bits, which are converted before (bfloat16: 512 0.41 and 0.41, 2000
-// 0.37 and 0.41).
-constexpr ptrdiff_t kTogetherAnyRow = 400;
-constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : kTogetherAnyRow, kTogetherHalfRow = kParts == 1 ? 640 : kTogetherAnyRow;
+// together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30; bfloat16 700 0.50 and 0.44, 1200 0.46 and 0.45.
+// Earlier where vectors are more than one register (AVX2: equal at 400, 0.45 and 0.47 at 1000).
+constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -296,9 +294,7 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(T);
-  const ptrdiff_t longest = converts ? kTogetherHalfRow : kTogetherRow;
-  const bool together = kTakenTogether<Op> && run.classes <= longest;
+  const bool together = kTakenTogether<Op> && run.classes <= kTogetherRow;
   constexpr ptrdiff_t bytes = Op::kLight ? kLightGroupBytes : kGroupBytes / Op::kInputs;
   const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes, bytes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {

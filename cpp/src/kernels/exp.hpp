@@ -223,11 +223,17 @@ struct ExponentialsInTurns<T, Exponential<T>> {
   CROSSENT_INLINE Four<T> with_difference(const Four<T>& x, const T* next, Four<T>& difference) {
     return end_four(x, difference, [&]() CROSSENT_LAMBDA { begun = begin(next); });
   }
-  // Where nothing comes next.
+  // Where what comes next is at hand.
+  CROSSENT_INLINE Four<T> with_next(const Four<T>& x, const Vectors<T, kBegun>& next) {
+    Four<T> difference;
+    return end_four(x, difference, [&]() CROSSENT_LAMBDA { begun = exponential.begin(next); });
+  }
+  // Where nothing comes next; and where nothing follows those that were begun.
   CROSSENT_INLINE Four<T> last(const Four<T>& x) {
     Four<T> difference;
     return end_four(x, difference, []() CROSSENT_LAMBDA {});
   }
+  CROSSENT_INLINE Vectors<T, kBegun> those_begun() const { return exponential.end(begun); }
 
  private:
   CROSSENT_INLINE Begun begin(const T* p) const { return exponential.begin(load_several<kBegun>(p)); }

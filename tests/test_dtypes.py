@@ -206,14 +206,42 @@ def test_grad_of_a_loss_is_any_real_number_or_array(dtype):
         assert_same_bits(crossent.cross_entropy_backward(grad, x, target, reduction="none"), expected, str(kind))
 
 
+# --- 16-bit rows that are converted while they are transposed, and others taken together ------------------------------
+
+
+@pytest.mark.parametrize("rows", [16, 33])
+def test_16_bit_rows_of_few_classes_are_those_of_float32_rounded_in_place_too(rows, narrow_dtype):
+    for classes in (*range(2, 25), 31, 64, 100, 111):
+        x = normal((rows, classes), narrow_dtype)
+        x[0, 0], x[1, 1] = np.nan, np.inf
+        wide, target = x.astype(FLOAT32), np.arange(rows) % classes
+        for name in ("softmax", "log_softmax"):
+            expected = getattr(crossent, name)(wide).astype(narrow_dtype)
+            in_place = x.copy()
+            assert_same_bits(getattr(crossent, name)(x), expected, f"{name} of {classes}")
+            assert_same_bits(getattr(crossent, name)(in_place, out=in_place), expected, f"{name} of {classes} in place")
+        _, expected = crossent.cross_entropy_value_and_grad(wide, target)
+        in_place = x.copy()
+        crossent.cross_entropy_value_and_grad(in_place, target, out=in_place)
+        assert_same_bits(in_place, expected.astype(narrow_dtype), f"gradient of {classes} in place")
+
+
+@pytest.mark.parametrize("classes", [641, 704, 721, 1264, 1280, 1281])
+def test_16_bit_rows_of_some_hundred_classes_are_right(classes, narrow_dtype):
+    x = normal((13, classes), narrow_dtype)
+    for name in ("softmax", "log_softmax"):
+        wide = getattr(crossent, name)(x, out=np.zeros(x.shape, FLOAT32))
+        assert_ulps(wide, getattr(reference, name)(x), limit(name, FLOAT32), note=name)
+        assert_same_bits(getattr(crossent, name)(x), wide.astype(narrow_dtype), name)
+
+
 # --- all 65536 numbers of 16 bits -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("other", [0.0, 1.0, -3.5, 100.0])
-def test_every_16_bit_number_beside_another_class(other, narrow_dtype):
-    rows = np.empty((65536, 2), narrow_dtype)
+@pytest.mark.parametrize(("classes", "other"), [(2, 0.0), (2, 1.0), (2, -3.5), (2, 100.0), (5, 0.0), (8, -3.5)])
+def test_every_16_bit_number_beside_other_classes(classes, other, narrow_dtype):
+    rows = np.full((65536, classes), other, narrow_dtype)
     rows[:, 0] = np.arange(65536, dtype=np.uint16).view(narrow_dtype)
-    rows[:, 1] = other
     for name in ("softmax", "log_softmax"):
         expected = getattr(reference, name)(rows)
         assert_ulps(getattr(crossent, name)(rows), expected, 0, note=name)

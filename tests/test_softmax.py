@@ -171,3 +171,26 @@ def test_log_softmax_of_two_equal_logits_is_minus_log_2(dtype):
     x = np.array([[c, c] for c in finite], dtype)
     assert_ulps(crossent.log_softmax(x), np.full(x.shape, -np.log(np.longdouble(2))), 1)
     assert (crossent.softmax(x) == 0.5).all()
+
+
+# --- the same bits, whether vectors run along the classes or across the rows ------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_rows_have_the_bits_of_columns(rows, dtype):
+    for classes in (*range(17, 200, 5), 82, 96, 225, 300):
+        x = normal((rows, classes), dtype)
+        columns = np.ascontiguousarray(x.T)
+        for name in ("softmax", "log_softmax"):
+            expected = np.ascontiguousarray(getattr(crossent, name)(columns, axis=0).T)
+            assert_same_bits(getattr(crossent, name)(x), expected, f"{name} of {classes}")
+        assert_same_bits(crossent.logsumexp(x), crossent.logsumexp(columns, axis=0), f"logsumexp of {classes}")
+
+
+@pytest.mark.parametrize("places", [[0], [0, 200], [63, 64, 700], [0, 200, 1000, 1499]])
+def test_maxima_anywhere_in_a_long_row(places, dtype):
+    x = normal((17, 1500), dtype)
+    x[:, places] = 20
+    for name in ("softmax", "log_softmax", "logsumexp"):
+        expected = getattr(crossent, name)(np.ascontiguousarray(x.T), axis=0).T
+        assert_same_bits(getattr(crossent, name)(x), np.ascontiguousarray(expected), name)

@@ -1,5 +1,5 @@
-// Elements of a row as they lie in memory, and as a kernel computes with them: 16-bit types are converted block by block, so
-// that no kernel needs a copy for them.
+// Elements of a row as they lie in memory, and as a kernel computes with them: 16-bit types are converted block by block (those
+// of tiles in chunks.hpp), so that hardly a kernel needs code of its own for them.
 #pragma once
 
 CROSSENT_INLINE ptrdiff_t element_size(Elements type) { return type == Elements::f64 ? 8 : type == Elements::f32 ? 4 : 2; }
@@ -106,11 +106,12 @@ CROSSENT_INLINE T element_to_compute(Elements type, const char* p) {
 }
 
 // What will be read or written next is fetched while there is something to compute: into the first-level cache, and, where
-// Run::fetches_far, into the second-level cache what lies a little further on. Memory takes longer to answer than a group of
-// rows takes to compute, and a core of Zen 4 can wait for few lines of the first-level cache at a time (65536 x 64 floats:
-// softmax 1.06 ns per element with none in the second, 0.73 from 2 KiB on, 0.60 from 4 KiB, 0.67 from 8 KiB; logsumexp 0.47,
-// 0.40, 0.37, 0.37). On Granite Rapids it costs 3 to 8 %, but gains where
-// two arrays are waited for: softmax_backward and divergences of tiles do so on every processor, if their arrays are distant.
+// Run::fetches_far, into the second-level cache what lies a little further on (of long tiles and columns that alone: see
+// Tiles::prefetch_far). Memory takes longer to answer than a group of rows takes to compute, and a core of Zen 4 can wait for
+// few lines of the first-level cache at a time (65536 x 64 floats: softmax 1.06 ns per element with none in the second, 0.73
+// from 2 KiB on, 0.60 from 4 KiB, 0.67 from 8 KiB; logsumexp 0.47, 0.40, 0.37, 0.37). On Granite Rapids it costs 3 to 8 %, but
+// gains where two arrays are waited for: softmax_backward and divergences of tiles do so on every processor, if their arrays
+// are distant.
 constexpr ptrdiff_t kFarBytes = 4096;
 CROSSENT_INLINE void fetch_far(const char* p, ptrdiff_t bytes = kFarBytes) { __builtin_prefetch(p + bytes, 0, 2); }
 // In long rows every processor gains from that, if not so far (Sapphire Rapids, logsumexp of 1024 x 50257 floats from memory:

@@ -139,29 +139,30 @@ struct Exponential {
   // `difference`: x - origin, rounded.
   template <class V>
   CROSSENT_INLINE V of_raised(const V& x, const V& difference) const {
-    using K = ExpConstants<T>;
     if constexpr (sizeof(V) > sizeof(Vec<T>) && kParts > 1) {  // too few registers
       return each_of_four<T>([&](int i) CROSSENT_LAMBDA {
         const Exponential<T> one(at(minus_origin, i), at(lowest, i), at(coarse, i), at(fine, i));
         return one.of_raised(x.of[i], difference.of[i]);
       });
     }
-    const V shifted = fma(difference, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
-    const V rest = (x - fma(n, splat(K::ln2_hi), coarse)) - fine;
-    return exp_reduced<T>(fma(n, splat(-K::ln2_lo), rest), shifted);
+    return end(begin_raised(x, difference));
   }
 
   // An exponential in two halves.
   template <class V>
   struct Begun {
-    V rest, shifted, difference;  // the last is x - origin, for whom it may concern
+    V rest, shifted, difference;  // the last is of no use for the exponential, but entropy needs it
   };
   template <class V>
   CROSSENT_INLINE Begun<V> begin(const V& x) const {
+    const V raised = raise(x);
+    return begin_raised(raised, raised + minus_origin);
+  }
+  template <class V>
+  CROSSENT_INLINE Begun<V> begin_raised(const V& x, const V& difference) const {
     using K = ExpConstants<T>;
-    const V raised = raise(x), difference = raised + minus_origin;
     const V shifted = fma(difference, splat(K::log2_e), splat(K::shifter)), n = shifted - splat(K::shifter);
-    const V rest = (raised - fma(n, splat(K::ln2_hi), coarse)) - fine;
+    const V rest = (x - fma(n, splat(K::ln2_hi), coarse)) - fine;
     return {fma(n, splat(-K::ln2_lo), rest), shifted, difference};
   }
   template <class V>
@@ -194,7 +195,9 @@ struct Exponential {
 
 // Exponentials of four vectors after four others: some are begun before those before them are ended. What waits for one another
 // is half as long then, and the processor finds enough to do in between (Zen 4, cycles a vector: AVX-512 13.5 -> 11, where its
-// units need 10; AVX2 18.6 -> 16.6). `first`: where the first are, if there are any.
+// units need 10; AVX2 18.6 -> 16.6).
+// `first`: where the first are, if there are any. What was said to come next must come next, or a new object be made; where
+// nothing does, `next` may be any that can be read.
 template <class T, class Exp = Exponential<T>>
 struct ExponentialsInTurns {
   const Exp& exponential;
@@ -207,7 +210,7 @@ struct ExponentialsInTurns<T, Exponential<T>> {
   static constexpr bool kInTurns = kParts < 4;
   static constexpr int kBegun = kParts == 1 ? 2 : 1;
   using Begun = typename Exponential<T>::template Begun<Vectors<T, kBegun>>;
-  alignas(kVectorBytes) static constexpr T kNothing[kBegun * Vec<T>::kLanes] = {};
+  static constexpr T kNothing[kBegun * Vec<T>::kLanes] = {};
   const Exponential<T>& exponential;
   Begun begun;
 
@@ -228,11 +231,12 @@ struct ExponentialsInTurns<T, Exponential<T>> {
     Four<T> difference;
     return end_four(x, difference, [&]() CROSSENT_LAMBDA { begun = exponential.begin(next); });
   }
-  // Where nothing comes next; and where nothing follows those that were begun.
+  // Where nothing comes next.
   CROSSENT_INLINE Four<T> last(const Four<T>& x) {
     Four<T> difference;
     return end_four(x, difference, []() CROSSENT_LAMBDA {});
   }
+  // Where those that were begun are all that comes.
   CROSSENT_INLINE Vectors<T, kBegun> those_begun() const { return exponential.end(begun); }
 
  private:

@@ -96,7 +96,7 @@ struct MomentSum {
     const bool ordinary = is_small_origin(m);
     LaneSum<T> sums[2] = {lanes[0], lanes[1]};
     for (ptrdiff_t i = 0; i < n; i += kGroupElements<T>) {
-      ExponentialsInTurns<T> in_turns(exponential, x + i, i + kGroupElements<T> <= n);
+      ExponentialsInTurns<T> in_turns(exponential, x + i, ordinary && i + kGroupElements<T> <= n);
       for (; ordinary && i + kGroupElements<T> <= n && !maxima.group_holds(i, m); i += kGroupElements<T>) {
         ahead.fetch(i);
         const ptrdiff_t next = i + 2 * kGroupElements<T> <= n ? i + kGroupElements<T> : i;

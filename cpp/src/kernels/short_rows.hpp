@@ -77,9 +77,9 @@ struct ShortRows {
     transpose_to_tile(by_lane, (const char*)by_lane, kVectorBytes, kLanes, transposed, max);
   }
 
-  // The lines of what comes next and of what will be written while the vectors from element i on are computed.
-  CROSSENT_INLINE void fetch_four(const char* next, const char* later, ptrdiff_t i) const {
-    for (ptrdiff_t line = i; line < i + 4 * kLanes; line += kLanes) {
+  // The lines of what comes next, and of what will be written, for so many vectors from element i on.
+  CROSSENT_INLINE void fetch(const char* next, const char* later, ptrdiff_t i, ptrdiff_t vectors) const {
+    for (ptrdiff_t line = i; line < i + vectors * kLanes; line += kLanes) {
       const ptrdiff_t offset = line * (ptrdiff_t)sizeof(T);
       __builtin_prefetch(next + offset);
       if (fetches_far) fetch_far(next + offset);
@@ -88,21 +88,30 @@ struct ShortRows {
     }
   }
 
+  // What is added of one vector, and how many others than maxima it has.
+  template <bool kKeep, class Load>
+  static CROSSENT_INLINE Vec<T> others_of(Vec<T> v, Vec<T> e, Vec<T> max, T* to, const Load& load, ptrdiff_t& others) {
+    const Mask<T> is_other = v != max;
+    if constexpr (kKeep) load.store_back(to, e);
+    others += __builtin_popcount(lane_bits(is_other));
+    return select(is_other, e, zero<T>());
+  }
+
   // The sum over row r of all classes but the maxima, which are counted. Without a branch on where they are: in short rows it
-  // would often be mispredicted.
+  // would often be mispredicted. InTurns: no other, but what depends on it is compiled only where it fits.
   template <bool kKeep, class InTurns = ExponentialsInTurns<T>>
   CROSSENT_INLINE void sum_row_of(ptrdiff_t r, T max, const Exponential<T>& exponential, Sums<LaneSum<T>, 1>& sum,
                                   double& ties) const {
     const T* x = logits[r];
     T* to = kept[r];
     const char *next = ahead[r], *later = soon[r];
-    const Vec<T> m = splat(max), none = zero<T>();
+    const Vec<T> m = splat(max);
     ptrdiff_t others = 0, i = 0, counted = padded<T>(classes);
     LaneSum<T> lanes;
     lanes.clear();
     InTurns in_turns(exponential, x, classes > 2 * kLanes);
     const auto add_four = [&](auto load, auto exponentials_of) CROSSENT_LAMBDA {
-      fetch_four(next, later, i);
+      fetch(next, later, i, 4);
       const Four<T> v = load(x + i, (T)-__builtin_inf());
       // Asked first: what is needed afterwards is then no vectors (softmax of 320: 0.31 -> 0.30 ns per element).
       Lanes other[4];
@@ -114,44 +123,37 @@ struct ShortRows {
     };
     const auto with_next = [&](const Four<T>& v)
                                CROSSENT_LAMBDA { return in_turns(v, classes - i > 6 * kLanes ? x + i + 4 * kLanes : x); };
-    // What is added of one vector.
-    const auto other_of = [&](ptrdiff_t i, Vec<T> v, Vec<T> e, auto load) CROSSENT_LAMBDA {
-      const Mask<T> is_other = v != m;
-      if constexpr (kKeep) load.store_back(to + i, e);
-      others += __builtin_popcount(lane_bits(is_other));
-      return select(is_other, e, none);
-    };
-    // The last four begin nothing for nothing (200 classes: 0.35 -> 0.33; but AVX2, softmax: 0.67 -> 0.75).
+    // With AVX2 all fours, the last of which begins something for nothing: code for it apart costs more (200 classes: softmax
+    // 0.67 -> 0.75; but AVX-512 0.35 -> 0.33).
     for (; classes - i >= (kParts == 1 ? 6 * kLanes + 1 : 4 * kLanes); i += 4 * kLanes) add_four(FourLoad{}, with_next);
     if constexpr (kParts == 1) {
       const auto last = [&](const Four<T>& v) CROSSENT_LAMBDA { return in_turns.last(v); };
-      const ptrdiff_t left = classes - i;
+      const ptrdiff_t left = classes - i, end = i + 4 * kLanes;
       if (left > 4 * kLanes) {
         // Up to two vectors more, begun before the last four are ended (150 classes: 0.36 -> 0.32).
-        const PartialLoad load[2] = {{between(0, left - 4 * kLanes, kLanes)}, {between(0, left - 5 * kLanes, kLanes)}};
-        const Vectors<T, 2> v =
-            each_of<T, 2>([&](int k) CROSSENT_LAMBDA { return load[k](x + i + (4 + k) * kLanes, (T)-__builtin_inf()); });
-        add_four(FourLoad{}, [&](const Four<T>& four) CROSSENT_LAMBDA { return in_turns.with_next(four, v); });
-        const Vectors<T, 2> e = in_turns.those_begun();
-        lanes.add(other_of(i + 4 * kLanes, v.of[0], e.of[0], load[0]) + other_of(i + 5 * kLanes, v.of[1], e.of[1], load[1]));
-        counted = i + 6 * kLanes;
-        i = classes;
+        const PartialFourLoad beyond{classes - end};
+        const PartialLoad load_v = beyond.of_vector<T>(0), load_w = beyond.of_vector<T>(1);
+        const Vec<T> v = load_v(x + end, (T)-__builtin_inf()), w = load_w(x + end + kLanes, (T)-__builtin_inf());
+        fetch(next, later, end, 2);
+        add_four(FourLoad{}, [&](const Four<T>& four) CROSSENT_LAMBDA { return in_turns.with_next(four, {{v, w}}); });
+        const auto e = in_turns.those_begun();
+        lanes.add(others_of<kKeep>(v, e.of[0], m, to + end, load_v, others) +
+                  others_of<kKeep>(w, e.of[1], m, to + end + kLanes, load_w, others));
+        counted = end + 2 * kLanes;
       } else if (left == 4 * kLanes) {
         add_four(FourLoad{}, last);
-        i = classes;
       } else if (left > 2 * kLanes) {
         // Three vectors and more take less time as four than one after the other (250 classes: 0.38 -> 0.36).
         add_four(PartialFourLoad{left}, last);
-        counted = i + 4 * kLanes;
-        i = classes;
+        counted = end;
       }
+      if (left > 2 * kLanes) i = classes;
     }
     if (i < classes) {
-      lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t i, auto load) CROSSENT_LAMBDA {
-                  __builtin_prefetch(next + i * (ptrdiff_t)sizeof(T));
-                  if (later) __builtin_prefetch(later + i * (ptrdiff_t)sizeof(T), 1);
-                  const Vec<T> v = load(x + i, (T)-__builtin_inf());
-                  return Terms<T, 1>{{other_of(i, v, exponential(v), load)}};
+      lanes.add(last_group<1, T>(i, classes, [&](ptrdiff_t at, auto load) CROSSENT_LAMBDA {
+                  fetch(next, later, at, 1);
+                  const Vec<T> v = load(x + at, (T)-__builtin_inf());
+                  return Terms<T, 1>{{others_of<kKeep>(v, exponential(v), m, to + at, load, others)}};
                 }).term[0]);
     }
     sum.of[0] = lanes;

@@ -13,7 +13,8 @@ CROSSENT_INLINE int count_lanes(NativeLanes a, NativeLanes b, NativeLanes c, Nat
          __builtin_popcount(lane_signs(c) | lane_signs(d) << lanes);
 }
 
-// Chunk k of a, and of b after it, to the 32 bytes at p + k * step.
+// Chunk k of a, and of b after it, to the 16 or 32 bytes at p + k * step. For kernels that ask for it where a vector is one
+// register, which these sets only compile.
 CROSSENT_INLINE void store_pairs_of_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
   store_chunks(p, step, a);
   store_chunks(p + 16, step, b);

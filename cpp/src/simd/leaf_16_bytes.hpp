@@ -28,7 +28,7 @@ CROSSENT_INLINE NativeFloat interleave_high(NativeFloat a, NativeFloat b) { retu
 CROSSENT_INLINE NativeDouble interleave_low(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 0, 2); }
 CROSSENT_INLINE NativeDouble interleave_high(NativeDouble a, NativeDouble b) { return __builtin_shufflevector(a, b, 1, 3); }
 
-// Chunk k of the vector is the 16 bytes at p + k * step; here there is one.
+// Chunk k of the vector is the 16 bytes at p + k * step, or the 8 bytes of elements of 16 bits; here there is one.
 CROSSENT_INLINE NativeFloat load_chunks(const char* p, ptrdiff_t) {
   NativeFloat a;
   __builtin_memcpy(&a, p, sizeof a);

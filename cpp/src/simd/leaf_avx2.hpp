@@ -137,14 +137,14 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
 
 CROSSENT_INLINE void write_16_bit_chunks(char* p, ptrdiff_t step, __m128i a) {
   _mm_storel_epi64((__m128i*)p, a);
-  _mm_storeh_pd((double*)(p + step), _mm_castsi128_pd(a));
+  __builtin_memcpy(p + step, (const char*)&a + 8, 8);
 }
 CROSSENT_INLINE void store_16_bit_chunks(char* p, ptrdiff_t step, NativeBits a) {
   const __m256i packed = _mm256_packus_epi32((__m256i)a, (__m256i)a);
   write_16_bit_chunks(p, step, _mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08)));
 }
 CROSSENT_INLINE void store_half_chunks(char* p, ptrdiff_t step, NativeFloat a) {
-  write_16_bit_chunks(p, step, _mm256_cvtps_ph((__m256)a, 0));
+  write_16_bit_chunks(p, step, _mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
 // Bit i: the sign of lane i, as comparisons set it.

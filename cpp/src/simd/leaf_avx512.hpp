@@ -178,7 +178,7 @@ CROSSENT_INLINE void store_chunks(char* p, ptrdiff_t step, NativeFloat a) {
 CROSSENT_INLINE void write_16_bit_chunks(char* p, ptrdiff_t step, __m256i a) {
   const auto two = [=](char* q, __m128i chunks) CROSSENT_LAMBDA {
     _mm_storel_epi64((__m128i*)q, chunks);
-    _mm_storeh_pd((double*)(q + step), _mm_castsi128_pd(chunks));
+    __builtin_memcpy(q + step, (const char*)&chunks + 8, 8);
   };
   two(p, _mm256_castsi256_si128(a));
   two(p + 2 * step, _mm256_extracti128_si256(a, 1));
@@ -187,11 +187,12 @@ CROSSENT_INLINE void store_16_bit_chunks(char* p, ptrdiff_t step, NativeBits a) 
   write_16_bit_chunks(p, step, _mm512_cvtepi32_epi16((__m512i)a));
 }
 CROSSENT_INLINE void store_half_chunks(char* p, ptrdiff_t step, NativeFloat a) {
-  write_16_bit_chunks(p, step, _mm512_cvtps_ph((__m512)a, 0));
+  write_16_bit_chunks(p, step, _mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 // Chunk k of a, and of b after it, to the 16 or 32 bytes at p + k * step.
 CROSSENT_INLINE void store_pairs_of_half_chunks(char* p, ptrdiff_t step, NativeFloat a, NativeFloat b) {
-  const __m256i left = _mm512_cvtps_ph((__m512)a, 0), right = _mm512_cvtps_ph((__m512)b, 0);
+  const __m256i left = _mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m256i right = _mm512_cvtps_ph((__m512)b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   const __m256i even = _mm256_unpacklo_epi64(left, right), odd = _mm256_unpackhi_epi64(left, right);
   _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(even));
   _mm_storeu_si128((__m128i*)(p + step), _mm256_castsi256_si128(odd));

@@ -20,7 +20,7 @@ namespace {
 // clang-format off: each header uses those before it; the first of those in kernels.cpp
 #include "simd/vec.hpp"
 #include "simd/subnormal.hpp"
-#include "kernels/four.hpp"
+#include "kernels/vectors.hpp"
 #include "kernels/exp.hpp"
 #include "kernels/log1p.hpp"
 // clang-format on

@@ -9,7 +9,7 @@ namespace {
 
 // clang-format off: each header uses those before it
 #include "simd/vec.hpp"
-#include "kernels/four.hpp"
+#include "kernels/vectors.hpp"
 #include "kernels/exp.hpp"
 // clang-format on
 

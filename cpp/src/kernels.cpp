@@ -17,7 +17,7 @@ unsigned long long kernel_runs = 0;
 // clang-format off: each header uses those before it
 #include "simd/vec.hpp"
 #include "simd/subnormal.hpp"
-#include "kernels/four.hpp"
+#include "kernels/vectors.hpp"
 #include "kernels/exp.hpp"
 #include "kernels/log1p.hpp"
 #include "kernels/reduce.hpp"

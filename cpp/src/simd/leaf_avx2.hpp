@@ -88,11 +88,33 @@ CROSSENT_INLINE NativeDouble load_first(const double* p, ptrdiff_t count, Native
   const __m256i first = first_lanes_64(count);
   return (NativeDouble)_mm256_blendv_pd((__m256d)fill, _mm256_maskload_pd(p, first), (__m256d)first);
 }
+// Not by masked stores, which take processors of AMD 12 cycles (Zen 4, softmax of 403 classes: 39.7 -> 35.8 cycles a vector).
 CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
-  _mm256_maskstore_ps(p, first_lanes_32(count), (__m256)a);
+  if (count >= 8) return _mm256_storeu_ps(p, (__m256)a);
+  if (count <= 0) return;
+  __m128 lanes = _mm256_castps256_ps128((__m256)a);
+  if (count & 4) {
+    _mm_storeu_ps(p, lanes);
+    lanes = _mm256_extractf128_ps((__m256)a, 1);
+    p += 4;
+  }
+  if (count & 2) {
+    _mm_storel_pi((__m64*)p, lanes);
+    lanes = _mm_movehl_ps(lanes, lanes);
+    p += 2;
+  }
+  if (count & 1) _mm_store_ss(p, lanes);
 }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
-  _mm256_maskstore_pd(p, first_lanes_64(count), (__m256d)a);
+  if (count >= 4) return _mm256_storeu_pd(p, (__m256d)a);
+  if (count <= 0) return;
+  __m128d lanes = _mm256_castpd256_pd128((__m256d)a);
+  if (count & 2) {
+    _mm_storeu_pd(p, lanes);
+    lanes = _mm256_extractf128_pd((__m256d)a, 1);
+    p += 2;
+  }
+  if (count & 1) _mm_store_sd(p, lanes);
 }
 CROSSENT_INLINE void read_first_16_bits(const void* from, ptrdiff_t count, void* to) {
   read_first_16_bits_by_copy(from, count, to);

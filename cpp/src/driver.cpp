@@ -127,11 +127,12 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
     : space_(space), operands_(operands) {
   const std::ptrdiff_t classes = std::max<std::ptrdiff_t>(space.classes(), 1);
   const std::ptrdiff_t tile_limit = kernels.tile_limit;
-  bool contiguous = true, single_stride = true;
+  bool contiguous = true, single_stride = true, in_columns = true;
   for (int operand : {operands.input, operands.second, operands.output}) {
     if (operand < 0) continue;
     contiguous = contiguous && space.contiguous(operand);
     single_stride = single_stride && space.single_stride(operand);
+    in_columns = in_columns && space.in_columns(operand);
   }
   bool right_dtype = true;
   if (operands.second >= 0) {
@@ -141,6 +142,7 @@ RowFeeder::RowFeeder(const KernelTable& kernels, const RowSpace& space, const Ke
   }
   direct_ = right_dtype && (contiguous || (single_stride && classes <= tile_limit));
   stream_ = kernels.streams && direct_ && goes_past_caches(space, operands, contiguous);
+  in_spans_ = direct_ && in_columns && !stream_;
   std::ptrdiff_t element_bytes = 0;
   for (int operand : {operands.input, operands.second, operands.output}) {
     if (operand >= 0) element_bytes += item_size(space.dtype(operand));
@@ -211,7 +213,11 @@ std::ptrdiff_t RowFeeder::prepare(std::ptrdiff_t first, std::ptrdiff_t limit, ch
   run.distant = distant_;
   run.fetches_far = fetches_far_;
   if (direct_) {
-    run.rows = space_.run_length(first, limit);
+    run.rows = in_spans_ ? space_.run_of_spans(first, limit) : space_.run_length(first, limit);
+    if (in_spans_) {
+      run.span = space_.span();
+      run.before = first % run.span;
+    }
     run.input = space_.rows_at(operands_.input, first);
     if (operands_.second >= 0) run.second = space_.rows_at(operands_.second, first);
     if (operands_.output >= 0) run.output = space_.rows_at(operands_.output, first);

@@ -75,7 +75,7 @@ class RowFeeder {
   const RowSpace& space_;
   KernelOperands operands_;
   DType second_dtype_ = DType::float32;  // what a kernel can take; the operand is converted where it has another
-  bool direct_, stream_ = false, distant_ = false, fetches_far_ = false;
+  bool direct_, in_spans_ = false, stream_ = false, distant_ = false, fetches_far_ = false;
   std::ptrdiff_t block_rows_, staged_rows_ = 0;
   std::size_t kernel_bytes_, stage_bytes_ = 0;
 };

@@ -46,9 +46,18 @@ class RowSpace {
   // The rows from `first` on, up to `limit` of them, that lie at one stride for every operand.
   std::ptrdiff_t run_length(std::ptrdiff_t first, std::ptrdiff_t limit) const;
   Operand rows_at(int operand, std::ptrdiff_t first) const;
+  // Such rows are a span, and spans may lie at one stride, too: how many rows a whole one has, and, from `first` on, up to
+  // `limit`, how many rows there are of which all spans do.
+  std::ptrdiff_t span() const { return outer_.ndim ? outer_.size[outer_.ndim - 1] : 1; }
+  std::ptrdiff_t run_of_spans(std::ptrdiff_t first, std::ptrdiff_t limit) const;
 
   // Whether a class-shaped operand's rows are contiguous along the classes.
   bool contiguous(int operand) const;
+  // Whether its rows lie one element apart, but not its classes.
+  bool in_columns(int operand) const {
+    return !contiguous(operand) && outer_.ndim > 0 &&
+           outer_.stride[operand][outer_.ndim - 1] == item_size(operand_[operand].dtype);
+  }
   // Whether its classes lie at one stride.
   bool single_stride(int operand) const { return classes_merged_.ndim <= 1 || operand_[operand].row_shaped; }
 

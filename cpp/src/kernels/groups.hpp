@@ -54,9 +54,6 @@ constexpr ptrdiff_t kLightGroupBytes = 1 << 12;
 // So should tiles, together with their exponentials and what is prefetched. Columns are slower to read and write than to
 // compute, and the faster the more of a class's neighbours go together: their tiles may fill a part of the second-level cache.
 constexpr ptrdiff_t kTilesBytes = 1 << 13, kColumnsBytes = 1 << 18;
-// Columns are written in pieces of so many classes, tile by tile, for the same reason (1000 x 4100: 1.9 ns per element with 8
-// classes, 1.0 with 2; softmax of 10 x 4100: 0.61 and 0.57); of up to twice as many in one (4 x 4100: 0.67 -> 0.64).
-constexpr ptrdiff_t kColumnClasses = 2;
 
 template <class T>
 CROSSENT_INLINE bool keeps_exponentials(ptrdiff_t classes) {
@@ -101,72 +98,6 @@ inline size_t scratch_bytes(ptrdiff_t classes) {
 CROSSENT_INLINE const char* adjacent_rows(const Operand& a, ptrdiff_t first, ptrdiff_t classes) {
   const bool adjacent = is_contiguous(a) && a.row_stride == classes * a.class_stride;
   return adjacent ? a.data + first * a.row_stride : nullptr;
-}
-
-// The output of tiles `first`, …, `last` - 1; `step` bytes from one to the next.
-template <class Op, class T, class Output>
-CROSSENT_SHARED void write_some_tiles(const Op& op, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t last, Output out,
-                                      ptrdiff_t step) {
-  for (ptrdiff_t t = first; t < last; ++t, out.data += step) op.tile_output(tiles, t, out);
-}
-
-// The output of a group's whole tiles in columns, a few classes of all of them at a time: straight to where it belongs, or, of
-// another type, by way of the place of its logits.
-template <class Op, class T>
-CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t count, char* base,
-                                   T* logits) {
-  const Operand& a = run.output;
-  const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
-  const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
-  const ptrdiff_t step = run.classes <= 2 * kColumnClasses ? run.classes : kColumnClasses;
-  for (ptrdiff_t c = 0; count > 0 && c < run.classes; c += step) {
-    const ptrdiff_t last = between(0, c + step, run.classes);
-    if (same_type) {
-      const ColumnsOfTile<T> out{base, a.class_stride, c, last, stream};
-      write_some_tiles(op, tiles, 0, count, out, kVectorBytes);
-      continue;
-    }
-    const ColumnsOfTile<T> out{(char*)logits, kVectorBytes, c, last, false};
-    write_some_tiles(op, tiles, 0, count, out, tiles.size * (ptrdiff_t)sizeof(T));
-    for (ptrdiff_t k = c; k < last; ++k) {
-      with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
-        const auto column = (decltype(typed))(base + k * a.class_stride);
-        const T* of_class = logits + k * kTileRows<T>;
-        ptrdiff_t t = 0;
-        for (; t + 1 < count; t += 2) {
-          store_pair(column + tiles.lane(t), load(of_class + t * tiles.size), load(of_class + (t + 1) * tiles.size));
-        }
-        if (t < count) store(column + tiles.lane(t), load(of_class + t * tiles.size));
-      });
-    }
-  }
-}
-
-// The output of a group: whole tiles go where they belong at once if that is in columns or, of cheap elements, contiguous;
-// others by way of the place of their logits.
-template <class Op, class T>
-CROSSENT_INLINE void write_tiles(const Op& op, const Run& run, const Tiles<T>& tiles, ptrdiff_t first, ptrdiff_t count,
-                                 T* logits, T* staging) {
-  const Operand& a = run.output;
-  constexpr bool writes_rows = Op::kTogether || Op::kLight;
-  const bool columns = is_columns<T>(a, run.classes);
-  const bool rows = writes_rows && !columns && is_contiguous(a) && run.classes >= kChunk<T>;
-  const ptrdiff_t direct = columns || rows ? count / kTileRows<T> : 0;
-  char* base = a.data + first * a.row_stride;
-  if (columns) write_columns(op, run, tiles, direct, base, logits);
-  if constexpr (writes_rows) {
-    if (rows) {
-      with_elements<T>(a.type, [&](auto* typed) CROSSENT_LAMBDA {
-        const auto out = rows_of_tile(typed, base, a.row_stride, run.classes);
-        write_some_tiles(op, tiles, 0, direct, out, kTileRows<T> * a.row_stride);
-      });
-    }
-  }
-  for (ptrdiff_t t = direct; t < tiles.count; ++t) {
-    T* tile = logits + t * tiles.size;
-    write_some_tiles(op, tiles, t, t + 1, ColumnsOfTile<T>{(char*)tile, kVectorBytes, 0, run.classes, false}, 0);
-    store_tile(tile, a, first + tiles.lane(t), between(1, count - tiles.lane(t), kTileRows<T>), run.classes, staging);
-  }
 }
 
 // How many of `rows` rows the group from `first` on takes, at most `most`. Columns that are written past the caches must begin
@@ -221,9 +152,10 @@ struct TileBuffers {
 template <class T>
 CROSSENT_INLINE bool fetches_columns(const Run& run) {
   constexpr ptrdiff_t kFetchedBytes = 1 << 21;
-  const ptrdiff_t stride = run.output.class_stride;
+  const auto distance = [](ptrdiff_t n, ptrdiff_t stride) CROSSENT_LAMBDA { return n * (stride < 0 ? -stride : stride); };
   return !run.stream && is_columns<T>(run.output, run.classes) &&
-         run.classes * (stride < 0 ? -stride : stride) >= kFetchedBytes;
+         distance(run.classes, run.output.class_stride) + distance(run.rows / run.span, run.output.span_stride) >=
+             kFetchedBytes;
 }
 
 // The first `rows` rows of a run.
@@ -235,21 +167,20 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
   const ptrdiff_t most = between(1, (rows + kTileRows<T> - 1) / kTileRows<T>, tiles_per_group(run.classes, columns));
   TileBuffers<T> buffers(run, most);
   ptrdiff_t count = group_rows<Op>(run, rows, 0, most * kTileRows<T>);
-  ColumnReader<T> reader(run.input, 0, count, run.classes, buffers.next_logits, buffers.size, buffers.next_maxima,
-                         run.fetches_far);
+  ColumnReader<T> reader(run, run.input, 0, count, buffers.next_logits, buffers.size, buffers.next_maxima, run.fetches_far);
   for (ptrdiff_t first = 0, following; first < rows; first += count, count = following) {
     following = group_rows<Op>(run, rows, first + count, most * kTileRows<T>);
     op.begin(first, count);
     if (reads_columns) {
       reader.read_all();
       buffers.swap();
-      reader = ColumnReader<T>(run.input, first + count, following, run.classes, buffers.next_logits, buffers.size,
-                               buffers.next_maxima, run.fetches_far);
+      reader = ColumnReader<T>(run, run.input, first + count, following, buffers.next_logits, buffers.size, buffers.next_maxima,
+                               run.fetches_far);
     } else {
-      load_tiles(run.input, first, count, run.classes, buffers.logits, buffers.size, buffers.maxima, buffers.staging);
+      load_tiles(run, run.input, first, count, buffers.logits, buffers.size, buffers.maxima, buffers.staging);
     }
     if constexpr (Op::kInputs == 2) {
-      load_tiles(run.second, first, count, run.classes, buffers.second, buffers.size, buffers.second_maxima, buffers.staging);
+      load_tiles(run, run.second, first, count, buffers.second, buffers.size, buffers.second_maxima, buffers.staging);
     }
     for (ptrdiff_t row = 0; op.skips && row < count; ++row) {
       if (!op.live(row)) buffers.clear_row(row, run.classes);
@@ -257,8 +188,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
     const char* ahead = adjacent_rows(run.input, first + count, run.classes);
     const char* second_ahead = Op::kInputs == 2 ? adjacent_rows(run.second, first + count, run.classes) : nullptr;
     const char* soon = Op::kOutput ? adjacent_rows(run.output, first, run.classes) : nullptr;
-    ColumnFetcher fetcher{run.output.data + first * run.output.row_stride, run.output.class_stride,
-                          count * run.output.row_stride, count, run.classes};
+    ColumnFetcher fetcher{ColumnRows(run, run.output, first), run.output.class_stride, count, run.classes};
     const Tiles<T> tiles{(count + kTileRows<T> - 1) / kTileRows<T>,
                          run.classes,
                          buffers.size,

@@ -182,7 +182,7 @@ struct Scores {
       moment[lane] = 0;
       for (ptrdiff_t i = 0; lane < count && i < run.top_k; ++i) top(lane)[i] = kNoEntry;
       if (target[lane] < 0) continue;
-      const char* row = run.input.data + (first + lane) * run.input.row_stride;
+      const char* row = ColumnRows(run, run.input, first + lane).data;
       target_logit[lane] = element_to_compute<T>(run.input.type, row + target[lane] * run.input.class_stride);
     }
   }

@@ -253,6 +253,21 @@ def test_rows_of_other_magnitudes_do_not_change_their_neighbours(classes, dtype)
 
 
 @pytest.mark.usefixtures("simd")
+@pytest.mark.parametrize("classes", [2, 10, 100, 256, 1000])
+def test_ignored_rows_do_not_change_their_neighbours(classes, dtype):
+    """Whatever they hold: they are not read, while others in the same vector, group or block are."""
+    x, (target, _) = normal((150, classes), dtype), target_indices((150,), classes)
+    expected_loss, expected = loss_and_gradient(x, target)
+    for share in (0.1, 0.5, 0.95):
+        ignored = np.random.default_rng(classes).random(len(x)) < share
+        x[ignored] = np.asarray([np.nan, np.inf, -np.inf, 1e4], dtype)[np.flatnonzero(ignored) % 4, None]
+        loss, gradient = loss_and_gradient(x, np.where(ignored, -100, target))
+        assert_same_bits(loss[~ignored], expected_loss[~ignored], f"loss, {share} ignored")
+        assert_same_bits(gradient[~ignored], expected[~ignored], f"gradient, {share} ignored")
+        assert not loss[ignored].any()
+        assert not gradient[ignored].any()
+
+
 @pytest.mark.parametrize(("dtype", "bias"), [(np.float32, 64), (np.float64, 128)])
 def test_subnormal_gradients_of_huge_factors_do_not_depend_on_their_neighbours(dtype, bias):
     """Their exponentials are nearly subnormal themselves, and those of the first row exactly 0."""

@@ -33,6 +33,9 @@ struct alignas(kVectorBytes) GroupStatistics {
   // The exponentials that were kept are those of x - reference; exp(reference - max), as a pair, makes up for it.
   double shift[kGroupRows<T>], shift_low[kGroupRows<T>];
   bool kept_valid[kGroupRows<T>];  // false: none were kept, or the reference moved after some were; the shift is 1 then
+  // Of a run's rows from this one on, as many as a vector has lanes: the largest of each lane, if they were found before.
+  ptrdiff_t looked_at = -1;
+  alignas(kVectorBytes) T lane_maxima[kTileRows<T> * Vec<T>::kLanes];
 
   // For rows of which nothing else is said, the exponentials are those of x - max.
   CROSSENT_SHARED void clear(ptrdiff_t rows) {

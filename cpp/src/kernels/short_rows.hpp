@@ -74,10 +74,9 @@ struct ShortRows {
   T* kept[kRows];
   const char *ahead[kRows], *soon[kRows];
   // The row that takes this one's place among those that come next, or any if there is none: while the processor waits for
-  // exponentials, it is looked at for its maximum (Zen 4, cycles a vector: logsumexp of 1000 classes 15.5 -> 14.4, of 256 16.4
-  // -> 15.9, softmax 19.7
-  // -> 18.8 and 21.8 -> 21.2). Not where that costs as much: of fewer classes, and where results go to memory, so that three
-  // groups of rows would share the first-level cache with what is fetched (16 MB of 400: 22.8 -> 23.1).
+  // exponentials, it is looked at for its maximum (Zen 4, cycles a vector: logsumexp of 1000 classes 15.5 -> 14.4, softmax 19.7
+  // -> 18.8, of 256 16.4 -> 15.9 and 21.8 -> 21.2, 16 MB of 256 23.5 -> 22.9). Not where that costs as much: of fewer classes,
+  // and where vectors are more than one register.
   const T* after[kRows];
   bool looks;  // whether any is looked at
 
@@ -109,7 +108,7 @@ struct ShortRows {
   }
   static CROSSENT_INLINE bool looks_ahead(const Run& run) {
     constexpr ptrdiff_t kFewest = 208;
-    return kParts == 1 && run.input.type == Elements::f32 && run.classes >= kFewest && !(run.output.data && run.distant);
+    return kParts == 1 && run.input.type == Elements::f32 && run.classes >= kFewest;
   }
   CROSSENT_INLINE bool has(ptrdiff_t r) const { return r < count && logits[r]; }
 

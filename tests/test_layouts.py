@@ -252,7 +252,6 @@ def test_rows_of_other_magnitudes_do_not_change_their_neighbours(classes, dtype)
             assert_rows_keep_their_bits(part, expected, f"{layout}, row {row}")
 
 
-@pytest.mark.usefixtures("simd")
 @pytest.mark.parametrize("classes", [2, 10, 100, 256, 1000])
 def test_ignored_rows_do_not_change_their_neighbours(classes, dtype):
     """Whatever they hold: they are not read, while others in the same vector, group or block are."""

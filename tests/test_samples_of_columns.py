@@ -20,6 +20,9 @@ SHAPES = [
     (23, 10, 49),
     (9, 21, 130),
     (60, 37, 5),
+    (50, 5, 4),
+    (50, 3, 4),
+    (60, 2, 5),
     (33, 70, 15),
     (7, 200, 33),
     (3, 5, 700),
@@ -98,6 +101,27 @@ def test_out_is_written_and_nothing_beside_it(name, shape, dtype):
         assert_same_bits(last(out), expected, source)
         out[...] = 7
         assert (around == np.asarray(7, dtype)).all(), source
+
+
+def test_samples_along_two_axes(dtype):
+    """That are not one to memory, backwards along one of them; more than a block of each."""
+    x = normal((14, 8, 10, 48), dtype)[:, 6:0:-1]
+    rows = np.ascontiguousarray(np.moveaxis(x, 2, -1))
+    for name in ("softmax", "log_softmax"):
+        result = getattr(crossent, name)(x, 2)
+        assert_same_bits(np.ascontiguousarray(np.moveaxis(result, 2, -1)), getattr(crossent, name)(rows), name)
+    assert_same_bits(crossent.logsumexp(x, 2), crossent.logsumexp(rows))
+
+
+def test_operands_in_different_layouts(dtype):
+    """One sample's gradient for all, rows beside columns, and a result in another order: each as it lies."""
+    y = crossent.softmax(normal((50, 6, 20), dtype), 1)
+    grad = np.broadcast_to(normal((1, 6, 20), dtype, seed=1), y.shape)
+    expected = crossent.softmax_backward(last(grad), last(y))
+    out = np.zeros((6, 20, 50), dtype).transpose(2, 0, 1)
+    for given in (grad, np.moveaxis(last(grad), -1, 1)):
+        assert_same_bits(last(crossent.softmax_backward(given, y, 1)), expected)
+        assert_same_bits(last(crossent.softmax_backward(given, y, 1, out=out)), expected)
 
 
 @pytest.mark.parametrize("shape", [(700, 10, 49), (5000, 2, 16), (400, 33, 130), (130, 1000, 17)])

@@ -21,7 +21,7 @@ struct Operand {
 };
 
 // More rows than there are.
-constexpr ptrdiff_t kOneSpan = (ptrdiff_t)1 << 48;
+constexpr ptrdiff_t kOneSpan = PTRDIFF_MAX;
 
 // What every kernel call has: `rows` rows of `classes` >= 1 classes, and scratch_bytes(classes) of memory to work in.
 struct Run {
@@ -31,8 +31,8 @@ struct Run {
   double* result = nullptr;  // one number a row, where the kernel has such
   ptrdiff_t rows = 0;
   ptrdiff_t classes = 0;
-  // Rows that lie one element apart in all operands do so in spans of so many, if they are several samples' (axis 1 of samples
-  // x classes x rows); `before` rows of the first span come before the run.
+  // Rows that lie one element apart in all operands, of which none goes past the caches, may do so in spans of so many (axis 1
+  // of samples x classes x rows); `before` rows of the first span come before the run.
   ptrdiff_t span = kOneSpan, before = 0;
   char* scratch = nullptr;
   bool stream = false;       // the output is so large that it had better not pass through the caches

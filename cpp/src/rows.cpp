@@ -116,14 +116,18 @@ void RowSpace::finish() {
   merge(outer_, operands_);
   merge(classes_merged_, operands_);
   // A kernel call takes a run of rows: a last dimension of a few rows would leave most of a vector's lanes idle. But neighbours
-  // in memory had better stay together, since those of many samples are taken in one call (softmax along axis 1 of 4096 x 9 x
-  // 14: 2.2 -> 1.1 ns per element, of 4096 x 10 x 4 1.8 -> 1.2, but x 3 1.8 and 1.7; loss and gradient of 2 x 5 4.6 and 5.1).
-  constexpr std::ptrdiff_t kFewRows = 16, kFewNeighbours = 4, kFewElements = 16;
+  // in memory had better stay together where those of many samples are taken in one call (softmax along axis 1 of 4096 x 9 x
+  // 14: 2.2 -> 1.1 ns per element, of 4096 x 10 x 4 1.8 -> 1.2, but x 3 1.8 and 1.7; loss and gradient of 2 x 5 4.6 and 5.1),
+  // and others where they are more (512 x 100 x 15: 4.7 -> 0.7).
+  constexpr std::ptrdiff_t kFewRows = 16, kFewInSpans = 4, kFewElementsInSpans = 16, kFewNeighbours = 5, kFewElements = 128;
   int widest = outer_.ndim - 1;
   if (widest < 0) return;
   const std::ptrdiff_t last = outer_.size[widest];
-  const bool neighbours = !contiguous(0) && outer_.stride[0][widest] == item_size(operand_[0].dtype);
-  if (last >= (neighbours && last * classes_ >= kFewElements ? kFewNeighbours : kFewRows)) return;
+  bool in_spans = true;
+  for (int k = 0; k < operands_; ++k) in_spans = in_spans && (operand_[k].row_shaped || in_columns(k));
+  const std::ptrdiff_t few = in_spans ? kFewInSpans : kFewNeighbours;
+  const bool enough = last * classes_ >= (in_spans ? kFewElementsInSpans : kFewElements);
+  if (last >= (in_columns(0) && enough ? few : kFewRows)) return;
   for (int d = 0; d < outer_.ndim; ++d) {
     if (outer_.size[d] > outer_.size[widest]) widest = d;
   }

@@ -26,19 +26,20 @@ struct ColumnRows {
     data += rows * size;
     left -= rows;
     if (left > 0) return;
-    const ptrdiff_t spans = left == 0 ? 1 : 1 - left / span;
+    const ptrdiff_t spans = left == 0 ? 1 : 1 - left / span;  // most often 1, without a division
     data += spans * (span_stride - span * size);
     left += spans * span;
   }
   // Calls f(data, row, n) for the rows that lie together: n of them from number `row` of the `count` on.
   template <class F>
   CROSSENT_INLINE void for_each_piece(ptrdiff_t count, F&& f) const {
-    char* p = data;
+    char *p = data, *next = data + span_stride - (span - left) * size;
     for (ptrdiff_t row = 0, n = left < count ? left : count;; n = span < count - row ? span : count - row) {
       f(p, row, n);
       row += n;
       if (row >= count) return;
-      p += span_stride - (row == n ? span - left : 0) * size;
+      p = next;
+      next += span_stride;
     }
   }
 };
@@ -90,11 +91,14 @@ struct ColumnReader {
   }
   CROSSENT_INLINE void read_all() {
     owed = rows * classes;
-    read_owed();
+    lies_together() ? read_owed() : read_spans();
   }
+  // Whether all rows are in one span. Others are not to be read little by little: gcc knows which registers read_owed() leaves
+  // alone, and where it called what reads spans, constants of loops that call it would have to be loaded after each call
+  // (logsumexp of 4194 columns of 1000: 21.6 -> 23.5 cycles a vector).
+  CROSSENT_INLINE bool lies_together() const { return from.left >= rows; }
   // Functions for all kernels: in each of them they were a sixth of all code, and no faster.
   CROSSENT_SHARED void read_owed() {
-    if (from.left < rows) return read_spans();
     with_elements<T>(type, [&](auto* typed) CROSSENT_LAMBDA { read_classes<true>(typed); });
   }
   CROSSENT_SHARED void read_spans() {
@@ -190,7 +194,8 @@ struct ColumnReader {
   }
   template <class S, bool kTogether, int kLocality>
   CROSSENT_INLINE void prefetch(ptrdiff_t c) const {
-    // Beyond the last class come the rows of the next group.
+    // Beyond the last class come the rows of the next group; if all lie together, those are taken to follow in the same span,
+    // since to ask costs more than what is fetched in vain at its end (logsumexp of 40000 columns of 100: 2 to 7 %).
     ptrdiff_t beyond = 0;
     for (; c >= classes; c -= classes) beyond += rows;
     if constexpr (kTogether) {
@@ -239,7 +244,7 @@ CROSSENT_SHARED void store_columns(const T* tile, const ColumnRows& at, Elements
   with_elements<T>(type, [&](auto* typed) CROSSENT_LAMBDA {
     at.for_each_piece(rows, [&](char* p, ptrdiff_t row, ptrdiff_t n) CROSSENT_LAMBDA {
       for (ptrdiff_t c = 0; c < classes; ++c) {
-        const Vec<T> v = load(tile + c * kTileRows<T> + row);
+        const Vec<T> v = load(tile + c * kTileRows<T> + row);  // perhaps beyond the tile, where scratch has a vector more
         if (n == kTileRows<T>) {
           store((decltype(typed))(p + c * class_stride), v);
         } else {

@@ -148,7 +148,7 @@ struct TileBuffers {
   }
 };
 
-// Columns of an output that is larger than the second-level cache and not written past the caches.
+// Columns of a run whose output reaches over more than the second-level cache and is not written past the caches.
 template <class T>
 CROSSENT_INLINE bool fetches_columns(const Run& run) {
   constexpr ptrdiff_t kFetchedBytes = 1 << 21;
@@ -202,7 +202,7 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
                          soon,
                          run.distant,
                          run.fetches_far,
-                         reads_columns && following > 0 ? &reader : nullptr,
+                         reads_columns && following > 0 && reader.lies_together() ? &reader : nullptr,
                          Op::kOutput && fetches_columns<T>(run) ? &fetcher : nullptr};
     op.tile_step(tiles);
     op.finish(count, tiles.lane(tiles.count));

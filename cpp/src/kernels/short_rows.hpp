@@ -73,8 +73,9 @@ struct ShortRows {
   const T* logits[kRows];  // null for a row that is not to be read
   T* kept[kRows];
   const char *ahead[kRows], *soon[kRows];
-  // The row that takes this one's place among those that come next, or any if there is none: while the processor waits for
-  // exponentials, it is looked at for its maximum (Zen 4, cycles a vector: logsumexp of 1000 classes 15.5 -> 14.4, softmax 19.7
+  // The row that takes this one's place among those that come next; if that is none, or not to be read, this one, or null:
+  // while the processor waits for exponentials, it is looked at for its maximum (Zen 4, cycles a vector: logsumexp of 1000
+  // classes 15.5 -> 14.4, softmax 19.7
   // -> 18.8, of 256 16.4 -> 15.9 and 21.8 -> 21.2, 16 MB of 256 23.5 -> 22.9). Not where that costs as much: of fewer classes,
   // and where vectors are more than one register.
   const T* after[kRows];
@@ -89,13 +90,11 @@ struct ShortRows {
       const ptrdiff_t lane = first + r;
       const RowInput<T> x = rows.input(lane);
       kept[r] = rows.kept_of(lane);
-      ahead[r] = rows.ahead(lane);
-      if (looks) {
-        after[r] = (const T*)(r < following ? rows.row(rows.run.input, lane + count) : x.data);
-        ahead[r] += kFurtherBytes;
-      }
+      const bool is_read = live(lane), next_is_read = r < following && live(lane + count);
+      after[r] = next_is_read ? (const T*)rows.row(rows.run.input, lane + count) : is_read ? (const T*)x.data : nullptr;
+      ahead[r] = rows.ahead(lane) + (looks ? kFurtherBytes : 0);
       soon[r] = rows.soon(lane);
-      if (!live(lane)) {
+      if (!is_read) {
         logits[r] = nullptr;
       } else if (x.type == Elements::f32) {
         logits[r] = (const T*)x.data;
@@ -241,7 +240,7 @@ struct ShortRows {
         Next next_row(after[r]);
         sum_row_of<kKeep>(r, max[r], exponential, sum, ties[r], next_row);
         next_row.write(next_maxima + r * kLanes);
-      } else if (r < count) {
+      } else if (r < count && after[r]) {
         Next::find(after[r], classes, next_maxima + r * kLanes);
       }
       sums.set(r, sum.of[0]);

@@ -21,7 +21,7 @@ CROSSENT_INLINE void write_columns(const Op& op, const Run& run, const Tiles<T>&
   const Operand& a = run.output;
   const bool same_type = element_size(a.type) == (ptrdiff_t)sizeof(T);
   const bool stream = run.stream && a.class_stride % kVectorBytes == 0 && (uintptr_t)base % kVectorBytes == 0;
-  const bool in_one = run.classes <= 2 * kColumnClasses || last - first <= kFewTiles;
+  const bool in_one = run.classes <= 2 * kColumnClasses || run.span <= kFewTiles * kTileRows<T>;
   const ptrdiff_t step = in_one ? run.classes : kColumnClasses;
   for (ptrdiff_t c = 0; c < run.classes; c += step) {
     const ptrdiff_t end = between(0, c + step, run.classes);

@@ -99,11 +99,11 @@ CROSSENT_INLINE void store_first(float* p, ptrdiff_t count, NativeFloat a) {
     p += 4;
   }
   if (count & 2) {
-    _mm_storel_pi((__m64*)p, lanes);
+    __builtin_memcpy(p, &lanes, 2 * sizeof *p);
     lanes = _mm_movehl_ps(lanes, lanes);
     p += 2;
   }
-  if (count & 1) _mm_store_ss(p, lanes);
+  if (count & 1) __builtin_memcpy(p, &lanes, sizeof *p);
 }
 CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
   if (count >= 4) return _mm256_storeu_pd(p, (__m256d)a);
@@ -114,7 +114,7 @@ CROSSENT_INLINE void store_first(double* p, ptrdiff_t count, NativeDouble a) {
     lanes = _mm256_extractf128_pd((__m256d)a, 1);
     p += 2;
   }
-  if (count & 1) _mm_store_sd(p, lanes);
+  if (count & 1) __builtin_memcpy(p, &lanes, sizeof *p);
 }
 CROSSENT_INLINE void read_first_16_bits(const void* from, ptrdiff_t count, void* to) {
   read_first_16_bits_by_copy(from, count, to);

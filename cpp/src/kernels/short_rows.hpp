@@ -73,13 +73,12 @@ struct ShortRows {
   const T* logits[kRows];  // null for a row that is not to be read
   T* kept[kRows];
   const char *ahead[kRows], *soon[kRows];
-  // The row that takes this one's place among those that come next; if that is none, or not to be read, this one, or null:
-  // while the processor waits for exponentials, it is looked at for its maximum (Zen 4, cycles a vector: logsumexp of 1000
-  // classes 15.5 -> 14.4, softmax 19.7
-  // -> 18.8, of 256 16.4 -> 15.9 and 21.8 -> 21.2, 16 MB of 256 23.5 -> 22.9). Not where that costs as much: of fewer classes,
-  // and where vectors are more than one register.
+  // Where `looks`: the row that takes this one's place among those that come next or, if there is none or it is not to be read,
+  // this one, or null. While the processor waits for exponentials, it is looked at for its maximum (Zen 4, cycles a vector:
+  // logsumexp of 1000 classes 15.5 -> 14.4, softmax 19.7 -> 18.8, of 256 16.4 -> 15.9 and 21.8 -> 21.2, 16 MB of 256 23.5 ->
+  // 22.9). Not where that costs as much: of fewer classes, and where vectors are more than one register.
   const T* after[kRows];
-  bool looks;  // whether any is looked at
+  bool looks;
 
   template <class Live>
   CROSSENT_INLINE ShortRows(const RowGroup<T>& rows, ptrdiff_t first, Live&& live)

@@ -1,11 +1,13 @@
 """nll_loss and nll_loss_backward: the full cross product of options, dtypes and ranks against the oracle; out."""
 
+import math
+
 import crossent
 import numpy as np
 import pytest
 import reference
 from cases import all_cases, assert_gradient, assert_losses, make_case
-from helpers import FLOAT32, assert_same_bits, assert_ulps, normal, widen
+from helpers import FLOAT32, assert_same_bits, assert_ulps, normal, outs, widen
 
 # nll_loss reads one element a row and has no kernel; only the comparisons with log_softmax run one.
 pytestmark = [pytest.mark.usefixtures("simd"), pytest.mark.no_kernel]
@@ -80,6 +82,34 @@ def test_out_of_the_gradient_fresh_or_in_place(dtype):
             result = crossent.nll_loss_backward(case.grad, x, case.target, **case.options, out=out)
             assert result is out
             assert_same_bits(out, expected, case.name)
+
+
+# Rows of some blocks: contiguous; in spans that are shorter than a block, as long, longer; and more than one dimension of them.
+@pytest.mark.parametrize("shape", [(1300, 6), (40, 7, 49), (5, 3, 512), (2, 5, 700), (11, 3, 13, 7)])
+def test_the_gradient_is_0_beside_the_targets_wherever_rows_lie(shape, dtype):
+    target = np.arange(np.prod(shape) // shape[1]).reshape(shape[0], *shape[2:]) * 7 % shape[1]
+    target[::9] = -100
+    x = np.zeros(shape, dtype)
+    classes = np.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2))
+    expected = np.where(np.expand_dims(target, 1) == classes, -2.0, 0.0)
+    for name, out in outs(shape, dtype):
+        crossent.nll_loss_backward(2.0, x, target, reduction="sum", out=out)
+        np.testing.assert_array_equal(widen(out), expected, name)
+
+
+def test_threads_change_no_bit_of_the_loss():
+    """More samples than one thread takes."""
+    x = normal((150_000, 3), FLOAT32)
+    target = np.arange(len(x)) % 3
+    expected = -x[np.arange(len(x)), target]
+    previous = crossent.get_num_threads()
+    try:
+        for threads in (1, 3):
+            crossent.set_num_threads(threads)
+            assert_same_bits(crossent.nll_loss(x, target, reduction="none"), expected)
+            assert crossent.nll_loss(x, target) == np.float32(math.fsum(expected.tolist()) / len(x))
+    finally:
+        crossent.set_num_threads(previous)
 
 
 def test_float32_gradient_of_narrow_input_is_not_rounded(narrow_dtype):

@@ -14,7 +14,7 @@ namespace {
 // The kernels' view of weights and smoothing: keep = 1 - smoothing, spread = smoothing / C, both with what they lack.
 class TargetDistribution {
  public:
-  explicit TargetDistribution(const LossProblem& problem) {
+  TargetDistribution(const LossProblem& problem, const KernelTable& kernels) {
     const double smoothing = problem.smoothing(), classes = static_cast<double>(problem.classes());
     run_.keep = 1 - smoothing;
     run_.keep_low = (1 - run_.keep) - smoothing;
@@ -24,7 +24,7 @@ class TargetDistribution {
     if (of_indices) {
       kind_ = smoothing == 0 ? TargetKind::index : TargetKind::smoothed_index;
     } else {
-      kind_ = problem.has_weight() ? TargetKind::weighted_probabilities : TargetKind::probabilities;
+      kind_ = problem.weight().given() ? TargetKind::weighted_probabilities : TargetKind::probabilities;
     }
     if (of_indices || run_.keep == 0) {
       run_.mix = run_.spread;
@@ -37,7 +37,7 @@ class TargetDistribution {
       run_.even = run_.spread / run_.keep;
     }
     if (kind_ == TargetKind::smoothed_index || kind_ == TargetKind::weighted_probabilities) {
-      fill(problem);
+      set_weights(problem, kernels);
     } else {
       run_.class_weight_sum = classes;
     }
@@ -48,24 +48,29 @@ class TargetDistribution {
   const CrossEntropyRun& run() const { return run_; }
 
  private:
-  // The weights in the compute type.
-  void fill(const LossProblem& problem) {
+  void set_weights(const LossProblem& problem, const KernelTable& kernels) {
     const DType dtype = compute_dtype(problem.input().dtype);
-    class_weight_.resize(static_cast<std::size_t>(problem.classes() * item_size(dtype)));
-    ExactSum sum;
-    for (std::ptrdiff_t c = 0; c < problem.classes(); ++c) {
-      const double weight = problem.has_weight() ? problem.weight()[static_cast<std::size_t>(c)] : 1.0;
-      write_floating(dtype, class_weight_.data() + c * item_size(dtype), weight);
-      sum.add(weight);
+    if (problem.weight().given()) {
+      run_.class_weight = problem.weight().in_type(dtype, memory_);
+      ExactSum sum = problem.weight().sum(kernels);
+      run_.class_weight_sum = sum.value();
+      sum.add(-run_.class_weight_sum);
+      run_.class_weight_sum_low = sum.value();
+      return;
     }
-    run_.class_weight = class_weight_.data();
-    run_.class_weight_sum = sum.value();
-    sum.add(-run_.class_weight_sum);
-    run_.class_weight_sum_low = sum.value();
+    const auto classes = static_cast<std::size_t>(problem.classes());
+    run_.class_weight_sum = static_cast<double>(classes);
+    memory_.resize(classes * static_cast<std::size_t>(item_size(dtype)));
+    if (dtype == DType::float64) {
+      std::fill_n(reinterpret_cast<double*>(memory_.data()), classes, 1.0);
+    } else {
+      std::fill_n(reinterpret_cast<float*>(memory_.data()), classes, 1.0f);
+    }
+    run_.class_weight = memory_.data();
   }
 
   TargetKind kind_;
-  std::vector<char> class_weight_;
+  std::vector<char> memory_;  // weights that do not lie as kernels take them
   CrossEntropyRun run_;
 };
 
@@ -111,7 +116,7 @@ class CrossEntropyCall {
   int target_operand() const { return target_; }
 
   Status run() {
-    const TargetDistribution distribution(problem_);
+    const TargetDistribution distribution(problem_, kernels_);
     const RowFeeder feeder(kernels_, space_, operands_);
     const auto& kernels = wanted_.out ? kernels_.cross_entropy_gradient : kernels_.cross_entropy;
     const CrossEntropyKernel kernel = kernels[compute_type(problem_.input().dtype)][static_cast<int>(distribution.kind())];
@@ -165,7 +170,7 @@ class CrossEntropyCall {
     const std::int64_t* target = numbers.target;
     if (problem_.has_indices()) {
       problem_.read_targets(space_, target_, first, count, numbers.target);
-      if (skips || problem_.has_weight()) problem_.target_weights(count, target, numbers.target_weight);
+      if (skips || problem_.weight().given()) problem_.target_weights(count, target, numbers.target_weight);
     }
     if (skips && wanted_.out) {
       for (std::ptrdiff_t i = 0; i < count; ++i) {

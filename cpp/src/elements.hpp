@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "api.hpp"
 
@@ -42,6 +43,21 @@ inline double read_floating(DType dtype, const char* p) {
       std::memcpy(&value, &bits, sizeof value);
       return static_cast<double>(value);
     }
+  }
+}
+
+// Calls f with a floating dtype as a constant, for loops that do not ask for it at each element.
+template <class F>
+void with_dtype(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::float32:
+      return f(std::integral_constant<DType, DType::float32>{});
+    case DType::float64:
+      return f(std::integral_constant<DType, DType::float64>{});
+    case DType::float16:
+      return f(std::integral_constant<DType, DType::float16>{});
+    default:
+      return f(std::integral_constant<DType, DType::bfloat16>{});
   }
 }
 

@@ -33,32 +33,9 @@ Status LossProblem::check(const char* input_name, const ConstArray& input, const
                                  " classes along axis " + std::to_string(axis_) + ", which needs shape (" +
                                  std::to_string(classes_) + ",)"};
   }
-  weight_.resize(static_cast<std::size_t>(classes_));
-  const char* p = static_cast<const char*>(weight.data);
-  for (std::ptrdiff_t c = 0; c < classes_; ++c) {
-    weight_[static_cast<std::size_t>(c)] = read_floating(weight.dtype, p + c * weight.strides[0]);
-  }
-  scale_weights();
+  const bool is_double = compute_dtype(input.dtype) == DType::float64;
+  weight_.set(weight, is_double, has_indices_ && options.reduction == Reduction::mean);
   return {};
-}
-
-void LossProblem::scale_weights() {
-  double largest = 0, smallest = static_cast<double>(__builtin_inf());
-  for (const double weight : weight_) {
-    const double magnitude = std::fabs(weight);
-    if (!std::isfinite(weight)) return;
-    largest = std::max(largest, magnitude);
-    if (weight != 0) smallest = std::min(smallest, magnitude);
-  }
-  if (largest == 0 || (largest >= 0x1p-20 && largest <= 0x1p20)) return;
-  // Below 1/2 no product with the distance of two logits overflows. Where the unit does not cancel, the kernels hold upstream
-  // gradients times it in the compute type, which leaves those some room; and no weight may become subnormal in that type.
-  const bool is_double = compute_dtype(input_->dtype) == DType::float64;
-  const bool cancels = has_indices_ && options_->reduction == Reduction::mean;
-  int exponent = std::min(std::max(std::ilogb(largest) + 2, -1000), is_double || cancels ? 1000 : 120);
-  if (exponent > 0) exponent = std::max(std::min(exponent, std::ilogb(smallest) + (is_double ? 1022 : 126)), 0);
-  for (double& weight : weight_) weight = std::ldexp(weight, -exponent);
-  weight_exponent_ = exponent;
 }
 
 Status LossProblem::check_axis() {
@@ -178,8 +155,12 @@ void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
-  for (std::ptrdiff_t i = 0; i < count; ++i) {
-    weights[i] = classes[i] < 0 ? 0 : weight_.empty() ? 1 : weight_[static_cast<std::size_t>(classes[i])];
+  if (weight_.given()) {
+    weight_.of_classes(count, classes, weights);
+  } else if (has_ignored_) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) weights[i] = classes[i] < 0 ? 0 : 1;
+  } else {
+    std::fill(weights, weights + count, 1.0);
   }
 }
 
@@ -189,16 +170,16 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
     divisor_ = static_cast<double>(space.rows());
     return {};
   }
-  const std::ptrdiff_t rows = space.rows(), blocks = (rows + kMaxBlockRows - 1) / kMaxBlockRows;
+  const std::ptrdiff_t rows = space.rows();
   std::int64_t kept = 0;
   ExactSum weight_sum;
-  for (std::ptrdiff_t block = 0; block < blocks; ++block) {
+  for (std::ptrdiff_t first = 0; first < rows; first += kMaxBlockRows) {
     std::int64_t target[kMaxBlockRows];
-    const std::ptrdiff_t first = block * kMaxBlockRows, count = std::min(kMaxBlockRows, rows - first);
+    const std::ptrdiff_t count = std::min(kMaxBlockRows, rows - first);
     for (std::ptrdiff_t done = 0; done < count;) {
       const std::ptrdiff_t run = space.run_length(first + done, count - done);
       const Operand at = space.rows_at(operand, first + done);
-      const std::int64_t* indices = weight_.empty() ? in_place(target_->dtype, at) : nullptr;
+      const std::int64_t* indices = in_place(target_->dtype, at);
       std::ptrdiff_t live = 0;
       bool fine;
       if (indices) {
@@ -209,18 +190,17 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
       }
       if (!fine) return bad_index("target", *target_, index_range());
       kept += live;
+      has_ignored_ = has_ignored_ || live < run;
       done += run;
     }
-    if (!weight_.empty()) {
+    if (weight_.given()) {
       double weights[kMaxBlockRows];
-      for (std::ptrdiff_t i = 0; i < count; ++i) {
-        weights[i] = target[i] < 0 ? 0 : weight_[static_cast<std::size_t>(target[i])];
-      }
+      read_targets(space, operand, first, count, target);
+      weight_.of_classes(count, target, weights);
       add_block(weight_sum, kernels, weights, count);
     }
   }
-  has_ignored_ = kept < rows;
-  divisor_ = weight_.empty() ? static_cast<double>(kept) : weight_sum.value();
+  divisor_ = weight_.given() ? weight_sum.value() : static_cast<double>(kept);
   return {};
 }
 
@@ -229,19 +209,19 @@ double LossProblem::gradient_factor(double upstream) const {
     upstream = divisor_ == 0 ? 0 : upstream / divisor_;
     if (has_indices_) return upstream;  // the divisor, a sum of weights, is in their unit
   }
-  return weight_exponent_ == 0 ? upstream : std::ldexp(upstream, weight_exponent_);
+  return weight_.exponent() == 0 ? upstream : std::ldexp(upstream, weight_.exponent());
 }
 
 void LossProblem::apply_unit(double* values, std::ptrdiff_t count) const {
-  if (weight_exponent_ == 0) return;
-  for (std::ptrdiff_t i = 0; i < count; ++i) values[i] = std::ldexp(values[i], weight_exponent_);
+  if (weight_.exponent() == 0) return;
+  for (std::ptrdiff_t i = 0; i < count; ++i) values[i] = std::ldexp(values[i], weight_.exponent());
 }
 
 double LossProblem::reduce(const ExactSum& sum) const {
-  if (options_->reduction == Reduction::sum) return sum.value(-weight_exponent_);
+  if (options_->reduction == Reduction::sum) return sum.value(-weight_.exponent());
   // Smoothing gives samples of weight 0 a loss: without a weight left to divide by, the mean is NaN all the same.
   if (divisor_ == 0) return static_cast<double>(__builtin_nan(""));
-  return std::ldexp(sum.quotient(divisor_), has_indices_ ? 0 : weight_exponent_);
+  return std::ldexp(sum.quotient(divisor_), has_indices_ ? 0 : weight_.exponent());
 }
 
 void add_block(ExactSum& sum, const KernelTable& kernels, const double* values, std::ptrdiff_t count) {

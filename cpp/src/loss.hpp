@@ -1,9 +1,8 @@
 // What the losses share: checks of targets and weights, the divisor, and sums over samples.
 #pragma once
 
-#include <vector>
-
 #include "api.hpp"
+#include "class_weights.hpp"
 #include "driver.hpp"
 #include "exact_sum.hpp"
 #include "indices.hpp"
@@ -25,7 +24,7 @@ class LossProblem {
   // another thread has changed them. Only for index targets.
   void read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
                     std::int64_t* classes) const;
-  // weight[target] of each, in the unit of weight(); 0 for ignored samples.
+  // weight[target] of each, in the unit of weight(), or 1; 0 for ignored samples.
   void target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // Checks every index target and finds the divisor of the mean; `operand` is the target in `space`.
   Status scan_targets(const RowSpace& space, int operand, const KernelTable& kernels);
@@ -44,15 +43,12 @@ class LossProblem {
   // Whether scan_targets found ignored samples.
   bool has_ignored() const { return has_ignored_; }
   bool has_indices() const { return has_indices_; }
-  bool has_weight() const { return !weight_.empty(); }
-  // In a unit, a power of two, that keeps very large and very small weights and what is made of them within range.
-  const std::vector<double>& weight() const { return weight_; }
+  const ClassWeights& weight() const { return weight_; }
   double smoothing() const { return options_->label_smoothing; }
 
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
-  void scale_weights();
   IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;
@@ -65,8 +61,7 @@ class LossProblem {
   std::ptrdiff_t row_shape_[kMaxDims];
   int row_ndim_ = 0;
   bool has_indices_ = true;
-  std::vector<double> weight_;
-  int weight_exponent_ = 0;  // their unit is 2 to this power
+  ClassWeights weight_;
   double divisor_ = 1;
   bool has_ignored_ = false;
 };

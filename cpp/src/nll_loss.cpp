@@ -1,6 +1,7 @@
 // Drivers of nll_loss: one element a row is read, and in the gradient one is written, so there is no kernel.
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 
 #include "dispatch.hpp"
 #include "elements.hpp"
@@ -15,13 +16,40 @@ char* element_at(const Operand& rows, std::ptrdiff_t i, std::int64_t target) {
   return rows.data + i * rows.row_stride + target * rows.class_stride;
 }
 
-void fill_zero(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes, std::ptrdiff_t size) {
-  for (std::ptrdiff_t i = 0; i < count; ++i) {
-    if (rows.class_stride == size) {
-      std::memset(rows.data + i * rows.row_stride, 0, static_cast<std::size_t>(classes * size));
-    } else {
-      for (std::ptrdiff_t c = 0; c < classes; ++c) std::memset(element_at(rows, i, c), 0, static_cast<std::size_t>(size));
+void zero(char* p, std::ptrdiff_t bytes) { std::memset(p, 0, static_cast<std::size_t>(bytes)); }
+
+// Zeroes a run of rows, in pieces as long as they lie one after the other in memory.
+void zero_run(const Operand& rows, std::ptrdiff_t count, std::ptrdiff_t classes, std::ptrdiff_t size) {
+  const std::ptrdiff_t row = classes * size;
+  if (rows.class_stride == size) {
+    if (rows.row_stride == row) return zero(rows.data, count * row);
+    for (std::ptrdiff_t i = 0; i < count; ++i) zero(rows.data + i * rows.row_stride, row);
+  } else if (rows.row_stride == size) {
+    for (std::ptrdiff_t c = 0; c < classes; ++c) zero(rows.data + c * rows.class_stride, count * size);
+  } else {
+    for (std::ptrdiff_t i = 0; i < count; ++i) {
+      for (std::ptrdiff_t c = 0; c < classes; ++c) zero(element_at(rows, i, c), size);
     }
+  }
+}
+
+// Whether the spans of an operand (see RowSpace::span) lie one after the other, and each in one piece.
+bool spans_are_dense(const RowSpace& space, int operand) {
+  const Operand rows = space.rows_at(operand, 0);
+  return space.in_columns(operand) && rows.class_stride == space.span() * rows.row_stride &&
+         rows.span_stride == space.classes() * rows.class_stride;
+}
+
+std::ptrdiff_t blocks_of(const RowSpace& space, std::ptrdiff_t block_rows) {
+  return (space.rows() + block_rows - 1) / block_rows;
+}
+
+// Calls run(rows, done, count) for each run of the operand's rows in a block.
+template <class Run>
+void for_each_run(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, Run&& run) {
+  for (std::ptrdiff_t done = 0, rows; done < count; done += rows) {
+    rows = space.run_length(first + done, count - done);
+    run(space.rows_at(operand, first + done), done, rows);
   }
 }
 
@@ -40,29 +68,40 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
   const int losses = each ? space.add_row_shaped(result.losses.data, result.losses.dtype, result.losses.strides) : -1;
   space.finish();
   if (Status s = problem.scan_targets(space, classes, *kernels); !s) return s;
+  const bool weighs = problem.weight().given() || problem.has_ignored();
   ExactSum sum;
-  for (std::ptrdiff_t first = 0; first < space.rows(); first += kMaxBlockRows) {
-    const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
-    std::int64_t index[kMaxBlockRows];
-    double loss[kMaxBlockRows];
-    problem.read_targets(space, classes, first, count, index);
-    problem.target_weights(count, index, loss);
-    for (std::ptrdiff_t done = 0; done < count;) {
-      const std::ptrdiff_t run = space.run_length(first + done, count - done);
-      const Operand rows = space.rows_at(input, first + done);
-      for (std::ptrdiff_t i = 0; i < run; ++i) {
-        double& value = loss[done + i];  // the weight, so far
-        if (value != 0) value *= -read_floating(log_probs.dtype, element_at(rows, i, index[done + i]));
+  std::mutex sum_mutex;
+  const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
+    ExactSum part;
+    for (std::ptrdiff_t block = begin; block < end; ++block) {
+      const std::ptrdiff_t first = block * kMaxBlockRows, count = std::min(kMaxBlockRows, space.rows() - first);
+      std::int64_t index[kMaxBlockRows];
+      double loss[kMaxBlockRows];
+      problem.read_targets(space, classes, first, count, index);
+      if (weighs) problem.target_weights(count, index, loss);
+      for_each_run(space, input, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
+        with_dtype(log_probs.dtype, [&](auto type) {
+          for (std::ptrdiff_t i = 0; i < run; ++i) {
+            double& value = loss[done + i];  // the weight, so far
+            if (!weighs) {
+              value = -read_floating(type, element_at(rows, i, index[done + i]));
+            } else if (value != 0) {
+              value *= -read_floating(type, element_at(rows, i, index[done + i]));
+            }
+          }
+        });
+      });
+      if (each) {
+        problem.apply_unit(loss, count);
+        write_rows(space, losses, first, count, loss);
+      } else {
+        add_block(part, *kernels, loss, count);
       }
-      done += run;
     }
-    if (each) {
-      problem.apply_unit(loss, count);
-      write_rows(space, losses, first, count, loss);
-    } else {
-      add_block(sum, *kernels, loss, count);
-    }
-  }
+    const std::lock_guard<std::mutex> lock(sum_mutex);
+    sum.add(part);
+  };
+  if (!for_each_block_range(threads_for(space.rows()), blocks_of(space, kMaxBlockRows), 0, handle)) return out_of_memory();
   if (!each) *result.loss = problem.reduce(sum);
   return {};
 }
@@ -83,32 +122,39 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
   const int upstream = grad.values.data ? space.add_row_shaped(grad.values.data, grad.values.dtype, grad.values.strides) : -1;
   space.finish();
   if (Status s = problem.scan_targets(space, classes, *kernels); !s) return s;
-  const std::ptrdiff_t blocks = (space.rows() + kMaxBlockRows - 1) / kMaxBlockRows;
+  // Whole spans are zeroed at once, as long as they are short (axis 1 of 4096 x 2 x 64: 1.13 -> 0.87 ns per element).
+  const bool dense = spans_are_dense(space, output) && space.span() <= kMaxBlockRows;
+  const std::ptrdiff_t block_rows = dense ? kMaxBlockRows / space.span() * space.span() : kMaxBlockRows;
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
-    for (std::ptrdiff_t first = begin * kMaxBlockRows; first < std::min(end * kMaxBlockRows, space.rows());
-         first += kMaxBlockRows) {
-      const std::ptrdiff_t count = std::min(kMaxBlockRows, space.rows() - first);
+    for (std::ptrdiff_t block = begin; block < end; ++block) {
+      const std::ptrdiff_t first = block * block_rows, count = std::min(block_rows, space.rows() - first);
       std::int64_t index[kMaxBlockRows];
       double weight[kMaxBlockRows], factor[kMaxBlockRows];
       problem.read_targets(space, classes, first, count, index);
       problem.target_weights(count, index, weight);
-      std::fill(factor, factor + count, grad.value);
-      if (upstream >= 0) read_rows(space, upstream, first, count, factor);
-      for (std::ptrdiff_t done = 0; done < count;) {
-        const std::ptrdiff_t run = space.run_length(first + done, count - done);
-        const Operand rows = space.rows_at(output, first + done);
-        fill_zero(rows, run, space.classes(), item_size(out.dtype));
-        for (std::ptrdiff_t i = 0; i < run; ++i) {
-          if (index[done + i] < 0) continue;
-          const double value = -problem.gradient_factor(factor[done + i]) * weight[done + i];
-          write_floating(out.dtype, element_at(rows, i, index[done + i]), value);
-        }
-        done += run;
+      if (upstream >= 0) {
+        read_rows(space, upstream, first, count, factor);
+        for (std::ptrdiff_t i = 0; i < count; ++i) weight[i] *= -problem.gradient_factor(factor[i]);
+      } else {
+        const double common = -problem.gradient_factor(grad.value);
+        for (std::ptrdiff_t i = 0; i < count; ++i) weight[i] *= common;
       }
+      const std::ptrdiff_t size = item_size(out.dtype);
+      const bool at_once = dense && space.run_of_spans(first, count) == count;
+      if (at_once) zero(space.rows_at(output, first).data, count * space.classes() * size);
+      for_each_run(space, output, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
+        if (!at_once) zero_run(rows, run, space.classes(), size);
+        with_dtype(out.dtype, [&](auto type) {
+          for (std::ptrdiff_t i = 0; i < run; ++i) {
+            const std::int64_t target = index[done + i];
+            if (target >= 0) write_floating(type, element_at(rows, i, target), weight[done + i]);
+          }
+        });
+      });
     }
   };
-  const bool done = for_each_block_range(threads_for(space.rows() * space.classes()), blocks, 0, handle);
-  return done ? Status() : out_of_memory();
+  const int threads = threads_for(space.rows() * space.classes());
+  return for_each_block_range(threads, blocks_of(space, block_rows), 0, handle) ? Status() : out_of_memory();
 }
 
 }  // namespace crossent

@@ -1,6 +1,24 @@
 // The gradients of softmax and log_softmax, given the forward result y and the gradient g with respect to it.
 #pragma once
 
+// A sum in the type that is computed in, and what that lacks; 0 for an infinite sum.
+template <class T>
+struct HighAndLow {
+  Vec<T> high, low;
+};
+CROSSENT_INLINE HighAndLow<float> high_and_low(const TileSum<float>& total) {
+  const Vec<double> none = zero<double>();  // -0 becomes 0, as in rows
+  const Widened sum = {total.sum.low + none, total.sum.high + none};
+  const Vec<float> high = narrow(sum);
+  const Widened of_high = widen(high);
+  const Vec<float> low = narrow({sum.low - of_high.low, sum.high - of_high.high});
+  return {high, select(low == low, low, zero<float>())};
+}
+CROSSENT_INLINE HighAndLow<double> high_and_low(const TileSum<double>& total) {
+  const Vec<double> high = total.sum + total.rest, low = (total.sum - high) + total.rest;
+  return {high, select(low == low, low, zero<double>())};
+}
+
 // `Formula` gives what is summed of a class from y and g, its probability from y, and its gradient from that, given the sum h +
 // l. Where a vector is one register, exponentials are taken four at a time: those of tiles are kept for that.
 template <class T, class Formula>
@@ -13,7 +31,7 @@ struct Backward {
   alignas(kVectorBytes) T high[kGroupRows<T>], low[kGroupRows<T>];
 
   CROSSENT_INLINE explicit Backward(const Run& run) { clear_rows<T>(run.rows, sum, sum_low); }
-  static constexpr bool kTogether = false, kLight = true, kInTurns = false;
+  static constexpr bool kTogether = true, kLight = true, kInTurns = false;
   static constexpr bool skips = false;
   CROSSENT_INLINE void begin(ptrdiff_t, ptrdiff_t) {}
   CROSSENT_INLINE bool live(ptrdiff_t) const { return true; }
@@ -56,12 +74,22 @@ struct Backward {
     sum[lane] = total.high;
     sum_low[lane] = total.low;
   }
+  CROSSENT_SHARED void rows_step(const RowGroup<T>& rows) {
+    for (ptrdiff_t first = 0; first < rows.count; first += kTileRows<T>) {
+      LaneSums sums;
+      with_row_pairs(rows, first, [&](const auto& pairs) CROSSENT_LAMBDA {
+        for (ptrdiff_t r = 0; r < pairs.count; ++r) sums.set(r, pairs.template sum<Formula>(r));
+        for (ptrdiff_t r = pairs.count; r < kTileRows<T>; ++r) sums.set(r, LaneSum<T>::none());
+      });
+      sums.total().write(sum + first, sum_low + first);
+    }
+  }
   CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
-    for (ptrdiff_t lane = 0; lane < lanes; ++lane) {
-      const double value = sum[lane] + sum_low[lane];
-      high[lane] = (T)value;
-      low[lane] = sizeof(T) == 8 ? (T)((sum[lane] - value) + sum_low[lane]) : (T)(value - (double)high[lane]);
-      if (!(low[lane] == low[lane])) low[lane] = 0;  // an infinite sum
+    for (ptrdiff_t lane = 0; lane < lanes; lane += 8) {
+      const Vec<double> of_rows = load(sum + lane), rest = load(sum_low + lane), value = of_rows + rest;
+      store_rounded(high + lane, value);
+      const Vec<double> left = sizeof(T) == 8 ? (of_rows - value) + rest : value - load_as_double(high + lane);
+      store_rounded(low + lane, select(left == left, left, zero<double>()));  // not of an infinite sum
     }
   }
   template <class Output>
@@ -73,8 +101,50 @@ struct Backward {
       return Formula::gradient(kKeeps ? v : Formula::probability(v), of_g, h, l);
     });
   }
+  // The whole of it for columns where they lie, in tiles one after the other: of as many as `some` loads.
+  template <class Load>
+  static CROSSENT_INLINE void process_columns(ColumnPairs<T> columns, ptrdiff_t tiles, const Load& some) {
+    for (; tiles > 0; --tiles, columns.next_tile()) {
+      const HighAndLow<T> total = high_and_low(sum_of_columns(columns, some));
+      ptrdiff_t c = 0;
+      for (; kParts == 1 && c + 4 <= columns.classes; c += 4) write_columns<4>(columns, c, total, some);
+      for (; c < columns.classes; ++c) write_columns<1>(columns, c, total, some);
+    }
+  }
+  template <class Load>
+  static CROSSENT_INLINE TileSum<T> sum_of_columns(const ColumnPairs<T>& columns, const Load& some) {
+    const ptrdiff_t classes = columns.classes;
+    const auto term = [&](ptrdiff_t c)
+                          CROSSENT_LAMBDA { return Formula::term(some(columns.y(c), (T)0), some(columns.g(c), (T)0)); };
+    const auto term_or_0 = [&](ptrdiff_t c) CROSSENT_LAMBDA { return c < classes ? term(c) : zero<T>(); };
+    if (classes <= 2) return sum_short_tile<T, 2>(term_or_0);
+    if (classes <= 4) return sum_short_tile<T, 4>(term_or_0);
+    if (classes <= 8) return sum_short_tile<T, 8>(term_or_0);
+    TileSum<T> total;
+    sum_tile<1>(&total, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });
+    return total;
+  }
+  // n classes from number c on.
+  template <int n, class Load>
+  static CROSSENT_INLINE void write_columns(const ColumnPairs<T>& columns, ptrdiff_t c, const HighAndLow<T>& total,
+                                            const Load& some) {
+    const auto y = each_of<T, n>([&](int k) CROSSENT_LAMBDA { return some(columns.y(c + k), (T)0); });
+    const auto g = each_of<T, n>([&](int k) CROSSENT_LAMBDA { return some(columns.g(c + k), (T)0); });
+    const auto results = Formula::gradient(Formula::probability(y), g, total.high, total.low);
+    for (int k = 0; k < n; ++k) some.store_back(columns.out(c + k), results.of[k]);
+  }
   CROSSENT_SHARED void rows_output(const RowGroup<T>& rows) const {
-    for (ptrdiff_t lane = 0; lane < rows.count; ++lane) row_output(rows, lane, rows.whole());
+    if (!takes_rows_together<Backward>(rows.run)) {
+      for (ptrdiff_t lane = 0; lane < rows.count; ++lane) row_output(rows, lane, rows.whole());
+      return;
+    }
+    for (ptrdiff_t first = 0; first < rows.count; first += kTileRows<T>) {
+      with_row_pairs(rows, first, [&](const auto& pairs) CROSSENT_LAMBDA {
+        for (ptrdiff_t r = 0; r < pairs.count; ++r) {
+          pairs.template write<Formula>(r, splat(high[first + r]), splat(low[first + r]));
+        }
+      });
+    }
   }
   CROSSENT_INLINE void row_output(const RowGroup<T>& rows, ptrdiff_t lane, Part part) const {
     const RowInput<T> y = rows.input(lane), g = rows.second(lane);

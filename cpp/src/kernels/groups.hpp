@@ -28,8 +28,8 @@ static_assert(kRowPadding + 1 >= kTileRows<float>, "a last tile is read to its e
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
 // lanes, the vector at its end) is then shared by as many rows as a vector has lanes. Measured on AVX-512 and AVX2.
 constexpr ptrdiff_t kTransposedRow = 192;
-// Of operations that do hardly more with an element than to read it (softmax_backward of 100 classes: 0.39 -> 0.29 ns per
-// element); rows of 16 bits are converted, which is better done for several.
+// Of operations that do hardly more with an element than to read it, in float64; rows of 16 bits are converted, which is better
+// done for several.
 constexpr ptrdiff_t kTransposedLightRow = 40;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line. Softmax on AVX-512, ns per element, transposed and together: 100
@@ -41,6 +41,10 @@ constexpr ptrdiff_t kTransposedAnyRow = 144, kTransposedLines = 96, kTransposedD
 // together: 512 classes 0.32 and 0.28, 1000 0.32 and 0.30, 1500 0.30 and 0.30; bfloat16 700 0.50 and 0.44, 1200 0.46 and 0.45.
 // Earlier where vectors are more than one register (AVX2: equal at 400, 0.45 and 0.47 at 1000).
 constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400;
+// Light operations take rows of float32 together (softmax_backward, ns per element, transposed and together: 16 classes 0.31
+// and 0.27, out of a second-level cache 0.70 and 0.44; 12 0.35 and 0.35, 0.68 and 0.48; log_softmax_backward of 20 0.67 and
+// 0.70; together and one by one: 200 0.21 and 0.20, 300 0.17 and 0.18).
+constexpr ptrdiff_t kFewestLightTogether = 12, kLightTogetherRow = 256;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -66,8 +70,8 @@ CROSSENT_INLINE ptrdiff_t rows_per_group(ptrdiff_t classes, ptrdiff_t bytes = kG
 }
 // Of rows that are taken together: as many as some vectors have lanes, or fewer.
 template <class T>
-CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes, bool written) {
-  const ptrdiff_t bytes = written ? kGroupBytes : kUnwrittenBytes, rows = bytes / (classes * (ptrdiff_t)sizeof(T));
+CROSSENT_INLINE ptrdiff_t rows_together(ptrdiff_t classes, ptrdiff_t bytes) {
+  const ptrdiff_t rows = bytes / (classes * (ptrdiff_t)sizeof(T));
   return rows < kTileRows<T> ? (rows > 0 ? rows : 1)
                              : between(1, rows / kTileRows<T>, kGroupRows<T> / kTileRows<T>) * kTileRows<T>;
 }
@@ -83,7 +87,8 @@ CROSSENT_INLINE ptrdiff_t tiles_per_group(ptrdiff_t classes, bool columns) {
 inline size_t scratch_bytes(ptrdiff_t classes) {
   const ptrdiff_t tiles =
       classes <= kBlock<float> ? (4 * tiles_per_group(classes, true) + 1) * tile_classes(classes) * kVectorBytes : 0;
-  const ptrdiff_t f32_rows = classes <= kTogetherRow ? rows_together<float>(classes, false) : rows_per_group<float>(classes);
+  const ptrdiff_t f32_rows =
+      classes <= kTogetherRow ? rows_together<float>(classes, kUnwrittenBytes) : rows_per_group<float>(classes);
   const ptrdiff_t f64_rows = rows_per_group<double>(classes), in_turns = classes > kBlock<float> ? 2 : 1;
   const ptrdiff_t f32 = (f32_rows > in_turns ? f32_rows : in_turns) * padded<float>(classes) * (ptrdiff_t)sizeof(float);
   const ptrdiff_t f64 = (f64_rows > in_turns ? f64_rows : in_turns) * padded<double>(classes) * (ptrdiff_t)sizeof(double);
@@ -214,6 +219,20 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
 template <class Op>
 constexpr bool kTakenTogether = Op::kTogether && sizeof(typename Op::Value) == 4;
 
+// Whether any operand has elements of a type that is not computed in.
+template <class Op>
+CROSSENT_INLINE bool converts(const Run& run) {
+  const auto other = [](const Operand& a)
+                         CROSSENT_LAMBDA { return element_size(a.type) != (ptrdiff_t)sizeof(typename Op::Value); };
+  return other(run.input) || (Op::kInputs == 2 && other(run.second)) || (Op::kOutput && other(run.output));
+}
+// Whether contiguous rows are taken several together if they are not transposed; elements of light operations only as they are.
+template <class Op>
+CROSSENT_INLINE bool takes_rows_together(const Run& run) {
+  if (!kTakenTogether<Op>) return false;
+  return Op::kLight ? run.classes <= kLightTogetherRow && !converts<Op>(run) : run.classes <= kTogetherRow;
+}
+
 // The rows of a run from `begin` on.
 template <class Op>
 CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
@@ -224,9 +243,10 @@ CROSSENT_INLINE void process_rows(Op& op, const Run& run, ptrdiff_t begin) {
   const bool over_second = Op::kInputs == 2 && run.second.data == run.output.data;
   const bool in_output = Op::kOutput && element_size(run.output.type) == (ptrdiff_t)sizeof(T) && !run.stream &&
                          run.classes <= kBlock<T> && !over_second;
-  const bool together = kTakenTogether<Op> && run.classes <= kTogetherRow;
+  const bool together = takes_rows_together<Op>(run);
   constexpr ptrdiff_t bytes = Op::kLight ? kLightGroupBytes : kGroupBytes / Op::kInputs;
-  const ptrdiff_t most = together ? rows_together<T>(run.classes, Op::kOutput) : rows_per_group<T>(run.classes, bytes);
+  constexpr ptrdiff_t together_bytes = Op::kLight ? kLightGroupBytes : Op::kOutput ? kGroupBytes : kUnwrittenBytes;
+  const ptrdiff_t most = together ? rows_together<T>(run.classes, together_bytes) : rows_per_group<T>(run.classes, bytes);
   for (ptrdiff_t first = begin; first < run.rows; first += most) {
     const ptrdiff_t count = run.rows - first < most ? run.rows - first : most;
     const RowGroup<T> rows{run, first, count, buffer, buffer + 3 * kBlock<T>, in_output, false};
@@ -270,8 +290,10 @@ CROSSENT_INLINE bool is_transposed(const Run& run) {
   const auto whole_lines = [](const Operand& a) CROSSENT_LAMBDA {
     return !a.data || ((uintptr_t)a.data | (uintptr_t)a.row_stride) % kVectorBytes == 0;
   };
-  const bool converts = element_size(run.input.type) != (ptrdiff_t)sizeof(typename Op::Value);
-  if (!Op::kTogether) return run.classes <= (Op::kLight && !converts ? kTransposedLightRow : kTransposedRow);
+  if (Op::kLight && !converts<Op>(run)) {
+    return run.classes < (kTakenTogether<Op> ? kFewestLightTogether : kTransposedLightRow + 1);
+  }
+  if (!Op::kTogether || Op::kLight) return run.classes <= kTransposedRow;
   if (!kTakenTogether<Op>) return run.classes <= kTransposedAnyRow;
   if (whole_lines(run.input) && whole_lines(run.output)) return run.classes <= kTransposedLines;
   return run.classes <= (Op::kOutput && run.distant ? kTransposedDistantRow : kTransposedAnyRow);
@@ -293,6 +315,9 @@ CROSSENT_INLINE ptrdiff_t rows_in_tiles(const Run& run) {
 template <class Op, class RunType>
 void process(const RunType& run) {
   __atomic_fetch_add(&kernel_runs, 1ull, __ATOMIC_RELAXED);
+  if constexpr (Op::kLight) {
+    if (stay_in_place<typename Op::Value>(run)) return process_columns_in_place<Op>(run);
+  }
   Op op(run);
   const ptrdiff_t in_tiles = rows_in_tiles<Op>(run);
   if (in_tiles > 0) process_tiles(op, run, in_tiles);

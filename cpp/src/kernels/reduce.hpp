@@ -80,6 +80,7 @@ struct LaneSum;
 template <>
 struct LaneSum<float> {
   Vec<double> sum;
+  static CROSSENT_INLINE LaneSum none() { return {zero<double>()}; }
   CROSSENT_INLINE void clear() { sum = zero<double>(); }
   CROSSENT_INLINE void add(Vec<float> group) { sum = sum + widen_folded(group); }
   CROSSENT_INLINE void add(const Precise<float>& group) { sum = sum + (group.value.low + group.value.high); }

@@ -48,6 +48,9 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 }
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm256_cvtps_pd(_mm_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm_storeu_ps(p, _mm256_cvtpd_ps((__m256d)a)); }
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high), _mm256_cvtpd_ps((__m256d)low));
+}
 
 constexpr bool kStreams = true;  // there are stores past the caches
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm256_stream_ps(p, (__m256)a); }

@@ -66,6 +66,10 @@ CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) {
 }
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)_mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { _mm256_storeu_ps(p, _mm512_cvtpd_ps((__m512d)a)); }
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  const __m512 half = _mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low));
+  return (NativeFloat)_mm512_insertf32x8(half, _mm512_cvtpd_ps((__m512d)high), 1);
+}
 
 constexpr bool kStreams = true;  // there are stores past the caches
 CROSSENT_INLINE void store_stream(float* p, NativeFloat a) { _mm512_stream_ps(p, (__m512)a); }
@@ -111,7 +115,8 @@ CROSSENT_INLINE void store_halves(void* p, NativeFloat a) {
 }
 
 CROSSENT_INLINE uint32_t first_lanes(ptrdiff_t count, int lanes) {
-  return count <= 0 ? 0u : count >= lanes ? (1u << lanes) - 1u : (1u << count) - 1u;
+  const ptrdiff_t at_most = count < lanes ? count : lanes, clamped = at_most > 0 ? at_most : 0;
+  return (1u << clamped) - 1u;
 }
 CROSSENT_INLINE NativeFloat load_first(const float* p, ptrdiff_t count, NativeFloat fill) {
   return (NativeFloat)_mm512_mask_loadu_ps((__m512)fill, (__mmask16)first_lanes(count, 16), p);

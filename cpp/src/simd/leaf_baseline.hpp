@@ -70,6 +70,14 @@ CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) {
   __builtin_memcpy(p, lane, sizeof lane);
 }
 #endif
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  float lane[4];
+  store_narrowed(lane, low);
+  store_narrowed(lane + 2, high);
+  NativeFloat a;
+  __builtin_memcpy(&a, lane, sizeof a);
+  return a;
+}
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16_t lane[4];

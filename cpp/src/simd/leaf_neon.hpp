@@ -32,6 +32,9 @@ CROSSENT_INLINE NativeDouble widen_low(NativeFloat a) { return (NativeDouble)vcv
 CROSSENT_INLINE NativeDouble widen_high(NativeFloat a) { return (NativeDouble)vcvt_high_f64_f32((float32x4_t)a); }
 CROSSENT_INLINE NativeDouble load_widened(const float* p) { return (NativeDouble)vcvt_f64_f32(vld1_f32(p)); }
 CROSSENT_INLINE void store_narrowed(float* p, NativeDouble a) { vst1_f32(p, vcvt_f32_f64((float64x2_t)a)); }
+CROSSENT_INLINE NativeFloat narrow(NativeDouble low, NativeDouble high) {
+  return (NativeFloat)vcvt_high_f32_f64(vcvt_f32_f64((float64x2_t)low), (float64x2_t)high);
+}
 
 CROSSENT_INLINE NativeBits load_16_bits(const void* p) {
   uint16x4_t lanes;

@@ -281,6 +281,20 @@ CROSSENT_INLINE Widened widen(Vec<float> a) {
   }
   return r;
 }
+CROSSENT_INLINE Vec<float> narrow(const Widened& a) {
+  Vec<float> r;
+  if constexpr (kParts == 1) {
+    r.part[0] = narrow(a.low.part[0], a.high.part[0]);
+  } else {
+    constexpr int half = kParts / 2;
+    for_each_part([&](int i) CROSSENT_LAMBDA {
+      const Vec<double>& of = i < half ? a.low : a.high;
+      const int first = 2 * (i < half ? i : i - half);
+      r.part[i] = narrow(of.part[first], of.part[first + 1]);
+    });
+  }
+  return r;
+}
 // 16 floats as 8 doubles: lanes i and i + 8 added, then widened.
 CROSSENT_INLINE Vec<double> widen_folded(Vec<float> a) {
   Vec<double> r;

@@ -76,12 +76,21 @@ struct Backward {
   }
   CROSSENT_SHARED void rows_step(const RowGroup<T>& rows) {
     for (ptrdiff_t first = 0; first < rows.count; first += kTileRows<T>) {
-      LaneSums sums;
       with_row_pairs(rows, first, [&](const auto& pairs) CROSSENT_LAMBDA {
+        if (rows.run.classes > kLightTogetherRow) return sum_long_rows(pairs, first);
+        LaneSums sums;
         for (ptrdiff_t r = 0; r < pairs.count; ++r) sums.set(r, pairs.template sum<Formula>(r));
         for (ptrdiff_t r = pairs.count; r < kTileRows<T>; ++r) sums.set(r, LaneSum<T>::none());
+        sums.total().write(sum + first, sum_low + first);
       });
-      sums.total().write(sum + first, sum_low + first);
+    }
+  }
+  template <class Pairs>
+  CROSSENT_INLINE void sum_long_rows(const Pairs& pairs, ptrdiff_t first) {
+    for (ptrdiff_t r = 0; r < pairs.count; ++r) {
+      const Pair<double> total = pairs.template sum<Formula>(r).total();
+      sum[first + r] = total.high;
+      sum_low[first + r] = total.low;
     }
   }
   CROSSENT_SHARED void finish(ptrdiff_t, ptrdiff_t lanes) {
@@ -117,9 +126,11 @@ struct Backward {
     const auto term = [&](ptrdiff_t c)
                           CROSSENT_LAMBDA { return Formula::term(some(columns.y(c), (T)0), some(columns.g(c), (T)0)); };
     const auto term_or_0 = [&](ptrdiff_t c) CROSSENT_LAMBDA { return c < classes ? term(c) : zero<T>(); };
-    if (classes <= 2) return sum_short_tile<T, 2>(term_or_0);
-    if (classes <= 4) return sum_short_tile<T, 4>(term_or_0);
-    if (classes <= 8) return sum_short_tile<T, 8>(term_or_0);
+    if constexpr (kParts < 4) {
+      if (classes <= 2) return sum_short_tile<T, 2>(term_or_0);
+      if (classes <= 4) return sum_short_tile<T, 4>(term_or_0);
+      if (classes <= 8) return sum_short_tile<T, 8>(term_or_0);
+    }
     TileSum<T> total;
     sum_tile<1>(&total, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });
     return total;

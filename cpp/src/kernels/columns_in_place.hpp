@@ -1,6 +1,6 @@
 // Columns of two arrays, and of a third for the results, where they lie. To copy them to tiles takes longer than all that light
-// operations do with them (softmax_backward along axis 1 of 4096 x 2 x 64: 1.05 -> 0.41 ns per element, of 32 x 100 x 196 0.87 ->
-// 0.63; log_softmax_backward 1.22 -> 0.55, 1.01 -> 0.53).
+// operations do with them (softmax_backward along axis 1 of 4096 x 2 x 64: 1.05 -> 0.41 ns per element, of 32 x 100 x 196 0.87
+// -> 0.63; log_softmax_backward 1.22 -> 0.55, 1.01 -> 0.53).
 #pragma once
 
 // One class after the other of as many rows as a vector has lanes, or fewer; and of those that follow.
@@ -20,7 +20,7 @@ struct ColumnPairs {
 };
 
 // Whether a light operation takes its columns so: not those whose classes lie far apart, unless they are few, since they would
-// drive each other out of the caches.
+// drive each other out of the caches; nor those of 16 bits, for which it would be as much code again twice.
 template <class T>
 CROSSENT_INLINE bool stay_in_place(const Run& run) {
   constexpr ptrdiff_t kFewClasses = 4, kNearBytes = 1 << 19;

@@ -39,6 +39,14 @@ CROSSENT_INLINE void store_some(S* p, ptrdiff_t count, Vec<Compute<S>> a) {
   }
 }
 
+// What a pointer points to.
+template <class Pointer>
+struct Element;
+template <class S>
+struct Element<S*> {
+  using type = S;
+};
+
 // Calls f with a null pointer of the type that elements of a compute type T have in memory.
 template <class T, class F>
 CROSSENT_INLINE void with_elements(Elements type, F&& f) {

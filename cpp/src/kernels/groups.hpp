@@ -44,7 +44,9 @@ constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400;
 // Light operations take rows of float32 together (softmax_backward, ns per element, transposed and together: 16 classes 0.31
 // and 0.27, out of a second-level cache 0.70 and 0.44; 12 0.35 and 0.35, 0.68 and 0.48; log_softmax_backward of 20 0.67 and
 // 0.70; together and one by one: 200 0.21 and 0.20, 300 0.17 and 0.18).
-constexpr ptrdiff_t kFewestLightTogether = 12, kLightTogetherRow = 256;
+// Of 16 bits from more on (bfloat16: 32 classes 0.44 and 0.41, log_softmax_backward 0.62 and 0.73, 64 0.43 and 0.25, 0.61 and
+// 0.46).
+constexpr ptrdiff_t kFewestLightTogether = kParts == 1 ? 12 : 16, kFewestLightTogetherOf16Bits = 36, kLightTogetherRow = 256;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns
@@ -219,18 +221,17 @@ CROSSENT_INLINE void process_tiles(Op& op, const Run& run, ptrdiff_t rows) {
 template <class Op>
 constexpr bool kTakenTogether = Op::kTogether && sizeof(typename Op::Value) == 4;
 
-// Whether any operand has elements of a type that is not computed in.
-template <class Op>
-CROSSENT_INLINE bool converts(const Run& run) {
-  const auto other = [](const Operand& a)
-                         CROSSENT_LAMBDA { return element_size(a.type) != (ptrdiff_t)sizeof(typename Op::Value); };
-  return other(run.input) || (Op::kInputs == 2 && other(run.second)) || (Op::kOutput && other(run.output));
+// Whether the two inputs and the output of a light operation are of one type.
+CROSSENT_INLINE bool is_of_one_type(const Run& run) {
+  return run.input.type == run.second.type && run.input.type == run.output.type;
 }
-// Whether contiguous rows are taken several together if they are not transposed; elements of light operations only as they are.
+// Whether contiguous rows are taken several together if they are not transposed; light operations do so with all rows of 16-bit
+// elements of one type, which otherwise are converted to memory twice.
 template <class Op>
 CROSSENT_INLINE bool takes_rows_together(const Run& run) {
   if (!kTakenTogether<Op>) return false;
-  return Op::kLight ? run.classes <= kLightTogetherRow && !converts<Op>(run) : run.classes <= kTogetherRow;
+  if (!Op::kLight) return run.classes <= kTogetherRow;
+  return is_of_one_type(run) && (run.classes <= kLightTogetherRow || run.input.type != Elements::f32);
 }
 
 // The rows of a run from `begin` on.
@@ -290,8 +291,9 @@ CROSSENT_INLINE bool is_transposed(const Run& run) {
   const auto whole_lines = [](const Operand& a) CROSSENT_LAMBDA {
     return !a.data || ((uintptr_t)a.data | (uintptr_t)a.row_stride) % kVectorBytes == 0;
   };
-  if (Op::kLight && !converts<Op>(run)) {
-    return run.classes < (kTakenTogether<Op> ? kFewestLightTogether : kTransposedLightRow + 1);
+  if (Op::kLight && is_of_one_type(run)) {
+    if (!kTakenTogether<Op>) return run.classes <= kTransposedLightRow;
+    return run.classes < (run.input.type == Elements::f32 ? kFewestLightTogether : kFewestLightTogetherOf16Bits);
   }
   if (!Op::kTogether || Op::kLight) return run.classes <= kTransposedRow;
   if (!kTakenTogether<Op>) return run.classes <= kTransposedAnyRow;

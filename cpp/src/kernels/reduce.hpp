@@ -4,37 +4,46 @@
 // double precision; then the 8 lanes as a tree.
 #pragma once
 
-// Full vectors, and the last one of a row: loads that a sum's term calls without knowing which it is.
+// Full vectors, and the last one of a row: loads that a sum's term calls without knowing which it is. Elements of 16 bits are
+// converted; other lanes of theirs are 0, not `fill`.
 struct FullLoad {
-  template <class T>
-  CROSSENT_INLINE Vec<T> operator()(const T* p, T) const {
+  template <class S>
+  CROSSENT_INLINE Vec<Compute<S>> operator()(const S* p, Compute<S>) const {
     return load(p);
   }
-  template <class T>
-  CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
+  template <class S>
+  CROSSENT_INLINE void store_back(S* p, Vec<Compute<S>> a) const {
     store(p, a);
   }
 };
 struct PartialLoad {
   ptrdiff_t count;
-  template <class T>
-  CROSSENT_INLINE Vec<T> operator()(const T* p, T fill) const {
-    return load_partial(p, count, fill);
+  template <class S>
+  CROSSENT_INLINE Vec<Compute<S>> operator()(const S* p, Compute<S> fill) const {
+    if constexpr (sizeof(S) == sizeof(fill)) {
+      return load_partial(p, count, fill);
+    } else {
+      return load_some(p, count);
+    }
   }
-  template <class T>
-  CROSSENT_INLINE void store_back(T* p, Vec<T> a) const {
-    store_partial(p, count, a);
+  template <class S>
+  CROSSENT_INLINE void store_back(S* p, Vec<Compute<S>> a) const {
+    if constexpr (sizeof(S) == sizeof(Compute<S>)) {
+      store_partial(p, count, a);
+    } else {
+      store_some(p, count, a);
+    }
   }
 };
 
 // Four vectors of a row, and the last ones, fewer or not full.
 struct FourLoad {
-  template <class T>
-  CROSSENT_INLINE Four<T> operator()(const T* p, T) const {
+  template <class S>
+  CROSSENT_INLINE Four<Compute<S>> operator()(const S* p, Compute<S>) const {
     return load_four(p);
   }
-  template <class T>
-  CROSSENT_INLINE void store_back(T* p, const Four<T>& a) const {
+  template <class S>
+  CROSSENT_INLINE void store_back(S* p, const Four<Compute<S>>& a) const {
     store_four(p, a);
   }
 };

@@ -73,18 +73,16 @@ CROSSENT_INLINE Vectors<T, N> power_of_two(const Vectors<T, N>& shifter) {
   return each_of<T, N>([&](int i) CROSSENT_LAMBDA { return power_of_two(shifter.of[i]); });
 }
 
-template <int N, class T>
-CROSSENT_INLINE Vectors<T, N> load_several(const T* p) {
-  return each_of<T, N>([&](int i) CROSSENT_LAMBDA { return load(p + i * Vec<T>::kLanes); });
+template <int N, class S>
+CROSSENT_INLINE Vectors<Compute<S>, N> load_several(const S* p) {
+  return each_of<Compute<S>, N>([&](int i) CROSSENT_LAMBDA { return load(p + i * Vec<Compute<S>>::kLanes); });
 }
-template <class T>
-CROSSENT_INLINE Four<T> load_four(const T* p) {
+template <class S>
+CROSSENT_INLINE Four<Compute<S>> load_four(const S* p) {
   return load_several<4>(p);
 }
-template <class T>
-CROSSENT_INLINE void store_four(T* p, const Four<T>& a) {
-  store(p, a.of[0]);
-  store(p + Vec<T>::kLanes, a.of[1]);
-  store(p + 2 * Vec<T>::kLanes, a.of[2]);
-  store(p + 3 * Vec<T>::kLanes, a.of[3]);
+template <class S>
+CROSSENT_INLINE void store_four(S* p, const Four<Compute<S>>& a) {
+  store_pair(p, a.of[0], a.of[1]);
+  store_pair(p + 2 * Vec<Compute<S>>::kLanes, a.of[2], a.of[3]);
 }

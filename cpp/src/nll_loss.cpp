@@ -40,6 +40,12 @@ bool spans_are_dense(const RowSpace& space, int operand) {
          rows.span_stride == space.classes() * rows.class_stride;
 }
 
+// A block's gradient stays in the second-level cache between its zeroes and its one element a row, and threads have some
+// blocks.
+constexpr std::ptrdiff_t kFilledElements = 1 << 16;
+// So many elements are zeroed in the time of one of other functions.
+constexpr std::ptrdiff_t kFilledInTimeOfOne = 3;
+
 std::ptrdiff_t blocks_of(const RowSpace& space, std::ptrdiff_t block_rows) {
   return (space.rows() + block_rows - 1) / block_rows;
 }
@@ -123,8 +129,10 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
   space.finish();
   if (Status s = problem.scan_targets(space, classes, *kernels); !s) return s;
   // Whole spans are zeroed at once, as long as they are short (axis 1 of 4096 x 2 x 64: 1.13 -> 0.87 ns per element).
-  const bool dense = spans_are_dense(space, output) && space.span() <= kMaxBlockRows;
-  const std::ptrdiff_t block_rows = dense ? kMaxBlockRows / space.span() * space.span() : kMaxBlockRows;
+  const std::ptrdiff_t few = space.contiguous(output) ? kFilledElements / space.classes() : (space.rows() + 1) / 2;
+  const std::ptrdiff_t most_rows = std::clamp<std::ptrdiff_t>(few, 1, kMaxBlockRows);
+  const bool dense = spans_are_dense(space, output) && space.span() <= most_rows;
+  const std::ptrdiff_t block_rows = dense ? most_rows / space.span() * space.span() : most_rows;
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
     for (std::ptrdiff_t block = begin; block < end; ++block) {
       const std::ptrdiff_t first = block * block_rows, count = std::min(block_rows, space.rows() - first);
@@ -153,7 +161,7 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
       });
     }
   };
-  const int threads = threads_for(space.rows() * space.classes());
+  const int threads = threads_for(space.rows() * space.classes() / kFilledInTimeOfOne);
   return for_each_block_range(threads, blocks_of(space, block_rows), 0, handle) ? Status() : out_of_memory();
 }
 

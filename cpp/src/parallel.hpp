@@ -6,7 +6,7 @@
 namespace crossent {
 
 // Work of fewer elements than this per thread is not worth starting one.
-constexpr std::ptrdiff_t kElementsPerThread = 32768;
+constexpr std::ptrdiff_t kElementsPerThread = 24576;
 
 // How many threads a call on this many elements uses.
 int threads_for(std::ptrdiff_t elements);

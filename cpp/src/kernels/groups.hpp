@@ -44,9 +44,9 @@ constexpr ptrdiff_t kTogetherRow = kParts == 1 ? 1280 : 400;
 // Light operations take rows of float32 together (softmax_backward, ns per element, transposed and together: 16 classes 0.31
 // and 0.27, out of a second-level cache 0.70 and 0.44; 12 0.35 and 0.35, 0.68 and 0.48; log_softmax_backward of 20 0.67 and
 // 0.70; together and one by one: 200 0.21 and 0.20, 300 0.17 and 0.18).
-// Of 16 bits from more on (bfloat16: 32 classes 0.44 and 0.41, log_softmax_backward 0.62 and 0.73, 64 0.43 and 0.25, 0.61 and
-// 0.46).
-constexpr ptrdiff_t kFewestLightTogether = kParts == 1 ? 12 : 16, kFewestLightTogetherOf16Bits = 36, kLightTogetherRow = 256;
+// Of 16 bits from more on (bfloat16: 32 classes 0.44 and 0.41, out of the cache 0.67 and 0.43, log_softmax_backward 0.62 and
+// 0.73, 0.86 and 0.75; 16 0.71 and 0.58, 0.87 and 0.95).
+constexpr ptrdiff_t kFewestLightTogether = kParts == 1 ? 12 : 16, kFewestLightTogetherOf16Bits = 30, kLightTogetherRow = 256;
 // Exponentials are kept for rows up to this size, so that they stay in the second-level cache; longer rows take them twice.
 constexpr ptrdiff_t kKeptBytes = 1 << 20;
 // A group of rows should stay in the first-level cache between its steps, with its exponentials and results (32 KiB: 0.38 ns

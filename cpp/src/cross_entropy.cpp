@@ -134,7 +134,7 @@ class CrossEntropyCall {
         sum.add(part);
       }
     };
-    if (!for_each_block_range(threads_for(space_.rows() * space_.classes()), feeder.blocks(), feeder.scratch_bytes(), handle)) {
+    if (!for_each_block_range(threads_for(space_.rows(), space_.classes()), feeder.blocks(), feeder.scratch_bytes(), handle)) {
       return out_of_memory();
     }
     if (sums()) *wanted_.result->loss = problem_.reduce(sum);

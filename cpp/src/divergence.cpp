@@ -73,7 +73,7 @@ class DivergenceCall {
       const std::lock_guard<std::mutex> lock(mutex);
       sum.add(part);
     };
-    const int threads = threads_for(2 * space_.rows() * space_.classes());
+    const int threads = threads_for(space_.rows(), 2 * space_.classes());
     if (!for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle)) return out_of_memory();
     if (!each()) *result_.loss = is_mean() ? sum.quotient(rows()) : sum.value();
     return {};

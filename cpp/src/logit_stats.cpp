@@ -51,7 +51,7 @@ class ScoresCall {
       }
       finish(share);
     };
-    const bool done = for_each_block_range(threads_for(space_.rows() * space_.classes()), feeder.blocks(),
+    const bool done = for_each_block_range(threads_for(space_.rows(), space_.classes()), feeder.blocks(),
                                            feeder.scratch_bytes() + top_bytes + share_bytes, handle);
     return done ? Status() : out_of_memory();
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "elements.hpp"
 #include "parallel.hpp"
@@ -127,6 +128,9 @@ Status check_result(const LossResult& result, Reduction reduction, DType input, 
 
 namespace {
 
+// So many targets are checked in the time that is taken once a row elsewhere.
+constexpr std::ptrdiff_t kScannedInTimeOfOne = 8;
+
 // Native 64-bit indices one after the other, or null.
 const std::int64_t* in_place(DType dtype, const Operand& rows) {
   const bool aligned = reinterpret_cast<std::uintptr_t>(rows.data) % alignof(std::int64_t) == 0;
@@ -138,13 +142,18 @@ const std::int64_t* in_place(DType dtype, const Operand& rows) {
 
 void LossProblem::read_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
                                std::int64_t* classes) const {
+  read_some_targets(space, operand, first, count, has_ignored_, classes);
+}
+
+void LossProblem::read_some_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                                    bool may_be_ignored, std::int64_t* classes) const {
   IndexRange range = index_range();
-  range.has_ignored = has_ignored_;
+  range.has_ignored = may_be_ignored;
   for (std::ptrdiff_t done = 0; done < count;) {
     const std::ptrdiff_t run = space.run_length(first + done, count - done);
     const Operand rows = space.rows_at(operand, first + done);
     // The quick way, if none was ignored when they were checked.
-    const std::int64_t* target = has_ignored_ ? nullptr : in_place(space.dtype(operand), rows);
+    const std::int64_t* target = may_be_ignored ? nullptr : in_place(space.dtype(operand), rows);
     if (target) {
       kernels_->copy_targets(target, run, classes_, classes + done);
     } else {
@@ -164,43 +173,66 @@ void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* class
   }
 }
 
-Status LossProblem::scan_targets(const RowSpace& space, int operand, const KernelTable& kernels) {
-  kernels_ = &kernels;
-  if (!has_indices_) {
-    divisor_ = static_cast<double>(space.rows());
-    return {};
-  }
-  const std::ptrdiff_t rows = space.rows();
+// What is found out of the targets of some rows.
+struct LossProblem::TargetScan {
+  bool fine = true;
   std::int64_t kept = 0;
   ExactSum weight_sum;
-  for (std::ptrdiff_t first = 0; first < rows; first += kMaxBlockRows) {
-    std::int64_t target[kMaxBlockRows];
-    const std::ptrdiff_t count = std::min(kMaxBlockRows, rows - first);
-    for (std::ptrdiff_t done = 0; done < count;) {
-      const std::ptrdiff_t run = space.run_length(first + done, count - done);
-      const Operand at = space.rows_at(operand, first + done);
-      const std::int64_t* indices = in_place(target_->dtype, at);
-      std::ptrdiff_t live = 0;
-      bool fine;
-      if (indices) {
-        fine = kernels.check_targets(indices, run, classes_, options_->ignore_index, &live);
-      } else {
-        fine = read_indices(target_->dtype, at.data, at.row_stride, run, index_range(), target + done);
-        for (std::ptrdiff_t i = 0; i < run; ++i) live += target[done + i] >= 0;
-      }
-      if (!fine) return bad_index("target", *target_, index_range());
-      kept += live;
-      has_ignored_ = has_ignored_ || live < run;
-      done += run;
-    }
-    if (weight_.given()) {
-      double weights[kMaxBlockRows];
-      read_targets(space, operand, first, count, target);
-      weight_.of_classes(count, target, weights);
-      add_block(weight_sum, kernels, weights, count);
-    }
+
+  void add(const TargetScan& other) {
+    fine = fine && other.fine;
+    kept += other.kept;
+    weight_sum.add(other.weight_sum);
   }
-  divisor_ = weight_.given() ? weight_sum.value() : static_cast<double>(kept);
+};
+
+void LossProblem::scan_block(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count,
+                             TargetScan& scan) const {
+  std::int64_t target[kMaxBlockRows];
+  std::ptrdiff_t kept = 0;
+  for (std::ptrdiff_t done = 0; done < count;) {
+    const std::ptrdiff_t run = space.run_length(first + done, count - done);
+    const Operand at = space.rows_at(operand, first + done);
+    std::ptrdiff_t live = 0;
+    if (const std::int64_t* indices = in_place(target_->dtype, at)) {
+      scan.fine &= kernels_->check_targets(indices, run, classes_, options_->ignore_index, &live);
+    } else {
+      scan.fine &= read_indices(target_->dtype, at.data, at.row_stride, run, index_range(), target + done);
+      for (std::ptrdiff_t i = 0; i < run; ++i) live += target[done + i] >= 0;
+    }
+    kept += live;
+    done += run;
+  }
+  scan.kept += kept;
+  if (!weight_.given() || !scan.fine) return;
+  double weights[kMaxBlockRows];
+  read_some_targets(space, operand, first, count, kept < count, target);
+  weight_.of_classes(count, target, weights);
+  add_block(scan.weight_sum, *kernels_, weights, count);
+}
+
+Status LossProblem::scan_targets(const RowSpace& space, int operand, const KernelTable& kernels) {
+  kernels_ = &kernels;
+  const std::ptrdiff_t rows = space.rows(), blocks = (rows + kMaxBlockRows - 1) / kMaxBlockRows;
+  if (!has_indices_) {
+    divisor_ = static_cast<double>(rows);
+    return {};
+  }
+  TargetScan all;
+  std::mutex mutex;
+  const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
+    TargetScan part;
+    for (std::ptrdiff_t block = begin; block < end && part.fine; ++block) {
+      const std::ptrdiff_t first = block * kMaxBlockRows;
+      scan_block(space, operand, first, std::min(kMaxBlockRows, rows - first), part);
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    all.add(part);
+  };
+  if (!for_each_block_range(threads_for(rows / kScannedInTimeOfOne, 0), blocks, 0, handle)) return out_of_memory();
+  if (!all.fine) return bad_index("target", *target_, index_range());
+  has_ignored_ = all.kept < rows;
+  divisor_ = weight_.given() ? all.weight_sum.value() : static_cast<double>(all.kept);
   return {};
 }
 

@@ -49,6 +49,10 @@ class LossProblem {
  private:
   Status check_axis();
   Status check_target_shape(const char* input_name, bool may_be_probabilities);
+  struct TargetScan;
+  void scan_block(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, TargetScan& scan) const;
+  void read_some_targets(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, bool may_be_ignored,
+                         std::int64_t* classes) const;
   IndexRange index_range() const { return {classes_, true, options_->ignore_index}; }
 
   const ConstArray* input_ = nullptr;

@@ -107,7 +107,7 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
     const std::lock_guard<std::mutex> lock(sum_mutex);
     sum.add(part);
   };
-  if (!for_each_block_range(threads_for(space.rows()), blocks_of(space, kMaxBlockRows), 0, handle)) return out_of_memory();
+  if (!for_each_block_range(threads_for(space.rows(), 0), blocks_of(space, kMaxBlockRows), 0, handle)) return out_of_memory();
   if (!each) *result.loss = problem.reduce(sum);
   return {};
 }
@@ -161,7 +161,7 @@ Status nll_loss_backward(const Upstream& grad, const ConstArray& log_probs, cons
       });
     }
   };
-  const int threads = threads_for(space.rows() * space.classes() / kFilledInTimeOfOne);
+  const int threads = threads_for(space.rows(), space.classes() / kFilledInTimeOfOne);
   return for_each_block_range(threads, blocks_of(space, block_rows), 0, handle) ? Status() : out_of_memory();
 }
 

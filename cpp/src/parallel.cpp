@@ -89,7 +89,8 @@ bool has_openmp() {
 #endif
 }
 
-int threads_for(std::ptrdiff_t elements) {
+int threads_for(std::ptrdiff_t rows, std::ptrdiff_t classes) {
+  const std::ptrdiff_t elements = rows * (classes + kElementsOfRow);
   if (elements < 2 * kElementsPerThread) return 1;
   const std::ptrdiff_t useful = elements / kElementsPerThread;
   const int limit = get_num_threads();

@@ -8,8 +8,11 @@ namespace crossent {
 // Work of fewer elements than this per thread is not worth starting one.
 constexpr std::ptrdiff_t kElementsPerThread = 24576;
 
-// How many threads a call on this many elements uses.
-int threads_for(std::ptrdiff_t elements);
+// And what is done once a row takes as long as so many elements.
+constexpr std::ptrdiff_t kElementsOfRow = 8;
+
+// How many threads a call on rows of so many classes uses.
+int threads_for(std::ptrdiff_t rows, std::ptrdiff_t classes);
 
 // A call's work: body(context, first, end, scratch) handles the blocks [first, end) with its own scratch memory.
 using BlockRange = void (*)(void* context, std::ptrdiff_t first, std::ptrdiff_t end, char* scratch);

@@ -122,7 +122,7 @@ class TokenCall {
         write_block(first, count, max, log_sum, scratch + feeder.scratch_bytes());
       }
     };
-    const bool done = for_each_block_range(threads_for(space_.rows() * space_.classes()), feeder.blocks(),
+    const bool done = for_each_block_range(threads_for(space_.rows(), space_.classes()), feeder.blocks(),
                                            feeder.scratch_bytes() + values_bytes, handle);
     return done ? Status() : out_of_memory();
   }

@@ -39,7 +39,7 @@ Status run_array_kernel(KernelList list, const ConstArray& x, const char* x_name
       feeder.feed(block, scratch, [&](const Run& run, std::ptrdiff_t) { kernel(run); });
     }
   };
-  const int threads = threads_for(space.rows() * space.classes());
+  const int threads = threads_for(space.rows(), space.classes());
   return for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle) ? Status() : out_of_memory();
 }
 
@@ -123,7 +123,7 @@ Status logsumexp(const ConstArray& x, const Axes& axes, const Array& out) {
       write_rows(space, result, begin, count, values);
     }
   };
-  const int threads = threads_for(space.rows() * space.classes());
+  const int threads = threads_for(space.rows(), space.classes());
   return for_each_block_range(threads, feeder.blocks(), feeder.scratch_bytes(), handle) ? Status() : out_of_memory();
 }
 

@@ -48,7 +48,8 @@ def test_gradients_of_one_sign(name, dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis"), [((5, 21), -1), ((5, 21), 0), ((37, 10), -1), ((37, 40), -1), ((37, 300), -1)]
+    ("shape", "axis"),
+    [((5, 21), -1), ((5, 21), 0), ((3, 2, 17), 1), ((3, 10, 49), 1)] + [((37, n), -1) for n in (10, 13, 40, 65, 300)],
 )
 def test_out_may_be_fresh_or_either_input(name, shape, axis, dtype):
     grad, y = normal(shape, dtype, seed=1), forward(name, normal(shape, dtype), axis)
@@ -60,6 +61,19 @@ def test_out_may_be_fresh_or_either_input(name, shape, axis, dtype):
         assert_same_bits(out, expected)
         for array, before in zip(inputs, (grad, y), strict=True):
             assert array is out or bits(array) == bits(before)
+
+
+# On both sides of every limit between the ways in which rows are taken, and between their last vectors.
+@pytest.mark.parametrize("classes", [2, 4, 5, 8, 9, 11, 12, 16, 17, 29, 30, 33, 49, 64, 65, 130, 256, 257, 321])
+def test_rows_have_the_bits_of_columns(name, classes, dtype):
+    grad, y = normal((19, classes), dtype, seed=1), forward(name, normal((19, classes), dtype))
+    expected = check(name, grad, y)
+    columns = [np.ascontiguousarray(x.T) for x in (grad, y)]
+    assert_same_bits(backward(name)(*columns, 0).T, expected)
+    samples = [np.stack([x, x[:, ::-1]]) for x in columns]
+    assert_same_bits(backward(name)(*samples, 1)[0].T, expected)
+    wide = backward(name)(*(np.vstack([x, x]) for x in (grad, y)))
+    assert_same_bits(wide, np.vstack([expected, expected]))
 
 
 def test_one_array_may_be_both_inputs(name, dtype):

@@ -55,6 +55,8 @@ constexpr ptrdiff_t kBlock = 4096;
 // memory (2048: 0.40).
 template <class T>
 constexpr ptrdiff_t kTurn = 512;
+// Rows up to this size have their results fetched while they are summed, on every processor.
+constexpr ptrdiff_t kFetchedRowBytes = 10 << 10;
 // Elements in a group of sum_row.
 template <class T>
 constexpr ptrdiff_t kGroupElements = 4 * Vec<T>::kLanes;
@@ -233,6 +235,10 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
   RowSum<T> row;
   BlockMaxima<T> maxima;
   row.lanes.clear();
+  // Where a block, its results and what comes after both fit the first-level cache together, or a core had better be told early
+  // (Emerald Rapids, softmax of 16 MB, cycles a vector with and without: 2048 classes 17.2 and 18.2, 4096 18.9 and 17.7, 50000
+  // 19.9 and 18.9).
+  const bool fetches_output = x.fetches_far || classes * (ptrdiff_t)sizeof(T) <= kFetchedRowBytes;
   if (classes > kBlock<T>) {
     // Sorted rows would have their reference move again and again, and none of their exponentials could be kept.
     constexpr ptrdiff_t lanes = Vec<T>::kLanes;
@@ -244,7 +250,7 @@ CROSSENT_INLINE void row_statistics(const RowInput<T>& x, ptrdiff_t classes, T* 
     maxima.find(block, n);
     row.grow_to(maxima.largest);
     each_block(first, n, block, row.max);
-    const char* soon = out ? out + first * sizeof(T) : nullptr;
+    const char* soon = out && fetches_output ? out + first * sizeof(T) : nullptr;
     for (ptrdiff_t begin = 0, end; begin < n; begin = end) {
       end = between(0, begin + turn, n);
       row.add_some(block, begin, end, maxima, kept ? kept + first : nullptr, x.ahead(first + kBlock<T>), soon);

@@ -200,6 +200,8 @@ def test_out_that_overlaps_weight_target_or_grad():
     with pytest.raises(ValueError, match="(?i)overlap|memory"):
         crossent.cross_entropy_backward(1.0, X, TARGET, weight=store[1], out=store)
     with pytest.raises(ValueError, match="(?i)overlap|memory"):
+        crossent.cross_entropy_backward(1.0, X[0], TARGET[0], weight=store[1], out=store[1])
+    with pytest.raises(ValueError, match="(?i)overlap|memory"):
         crossent.cross_entropy_backward(1.0, X, store.view(np.int32)[:, 0], out=store, ignore_index=0x3F800000)
     with pytest.raises(ValueError, match="(?i)overlap|memory"):
         crossent.cross_entropy_backward(store[:, 2], X, TARGET, reduction="none", out=store)

@@ -127,3 +127,13 @@ def test_empty_batches(dtype):
     assert crossent.nll_loss(x, target, reduction="sum") == 0
     assert np.isnan(crossent.nll_loss(x, target))
     assert crossent.nll_loss_backward(1.0, x, target).shape == (0, 3)
+
+
+@pytest.mark.no_kernel
+def test_empty_samples(dtype):
+    """Strides that say nothing, and a dimension of length 0 between others."""
+    flat = np.ndarray((1, 3, 0), dtype, bytearray(8), strides=(0, 0, np.dtype(dtype).itemsize))
+    for x in (flat, np.zeros((2, 3, 5, 24), dtype)[:, :, :0, :20]):
+        target = np.zeros((x.shape[0], *x.shape[2:]), int)
+        for out in (None, x):
+            assert crossent.nll_loss_backward(1.0, x, target, out=out).shape == x.shape

@@ -1,6 +1,7 @@
 // The weights of a loss's classes, read where they lie: a call on a few rows of many classes does not convert them all.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "api.hpp"
@@ -23,6 +24,7 @@ class ClassWeights {
   void of_classes(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const;
   // All of them one after the other in a compute type: where they lie, or copied to `memory`.
   const void* in_type(DType dtype, std::vector<char>& memory) const;
+  // But for what is less than 2**-100 of the sum of their magnitudes.
   ExactSum sum(const KernelTable& kernels) const;
 
  private:

@@ -17,7 +17,7 @@ const char* const kDTypeNames[] = {"float32", "float64", "float16", "bfloat16", 
 constexpr std::ptrdiff_t kBlockElements = 1 << 15;
 // And of so few rows that there are as many blocks, or of kMaxBlockRows.
 constexpr std::ptrdiff_t kLeastBlocks = 16;
-// If rows are few, there are at least so many blocks, unless they would be smaller than this.
+// If rows are few, there are about so many blocks, unless they would be smaller than this.
 constexpr std::ptrdiff_t kBlocksOfFewRows = 8, kBlocksOfFewColumns = 4, kLeastElements = 1 << 14;
 // Of long rows that go in turns, the first of a block is summed and the last one written alone; but each thread should have
 // some blocks.

@@ -219,7 +219,7 @@ def cross_entropy(
 
     Sums over samples are accumulated in float64. Extra memory per thread: about 2 MiB at most, and 1 MiB or 16 rows of
     each of the arrays where more than 4096 classes are not contiguous; and for a call with `weight` or
-    `label_smoothing` up to 16 bytes a class. No array of the logits' size is made.
+    `label_smoothing` up to 8 bytes a class. No array of the logits' size is made.
 
     The function is ``torch.nn.functional.cross_entropy``.
 

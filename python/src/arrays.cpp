@@ -233,9 +233,10 @@ bool element_for_element(const py::array& a, const py::array& b) {
 
 }  // namespace
 
-void check_overlap(const Argument& out, const Argument& input, const char* name) {
+void check_overlap(const Argument& out, const Argument& input, const char* name, bool may_be_same) {
   const Bounds a = bounds(out.array), b = bounds(input.array);
-  if (a.begin >= b.end || b.begin >= a.end || element_for_element(out.array, input.array)) return;
+  if (a.begin >= b.end || b.begin >= a.end) return;
+  if (may_be_same && element_for_element(out.array, input.array)) return;
   // Interleaved views: NumPy solves it exactly; where that takes it too long, they are taken to overlap.
   bool shared = true;
   try {
@@ -243,7 +244,7 @@ void check_overlap(const Argument& out, const Argument& input, const char* name)
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_RuntimeError)) throw;
   }
-  if (shared) raise_value_error(std::string("out overlaps ") + name + " other than element for element");
+  if (shared) raise_value_error(std::string("out overlaps ") + name + (may_be_same ? " other than element for element" : ""));
 }
 
 int parse_axis(py::handle axis, int ndim) {

@@ -46,8 +46,8 @@ py::object unwrap(const Argument& a);
 
 // The `out` argument: an array that may be written to, without elements that share memory.
 Argument output(py::handle object);
-// ValueError where `out` overlaps an input, except element for element.
-void check_overlap(const Argument& out, const Argument& input, const char* name);
+// ValueError where `out` overlaps an input, except element for element where that is allowed.
+void check_overlap(const Argument& out, const Argument& input, const char* name, bool may_be_same = true);
 
 Axes parse_axes(py::handle axis, int ndim);
 int parse_axis(py::handle axis, int ndim);

@@ -48,7 +48,7 @@ struct LossArguments {
     Argument out = output(out_object);
     check_overlap(out, input, "the logits");
     check_overlap(out, target_argument, "target");
-    if (weight) check_overlap(out, *weight, "weight");
+    if (weight) check_overlap(out, *weight, "weight", false);
     return out;
   }
 };

@@ -20,7 +20,7 @@
 // results do not depend on how many, to the last bit.
 // Memory: no call makes an array of the logits' size. Each thread that works keeps a scratch until it ends, whose size depends
 // on the length of the rows, not on their number; growing it allocates (Code::out_of_memory where that fails), so that calls of
-// no new size do not. Besides these allocate: losses with weights or label smoothing (up to 16 bytes a class, freed on return),
+// no new size do not. Besides these allocate: losses with weights or label smoothing (up to 8 bytes a class, freed on return),
 // errors, for their message, and the first call of several threads, in the OpenMP runtime.
 // Special values: NaN or +inf in a row, or only -inf, give NaN in the row's results (logsumexp: NaN, +inf, -inf; nll_loss looks
 // at the target's entry alone). -inf is a class of probability 0; a class whose target probability is 0 contributes 0.

@@ -28,8 +28,8 @@ static_assert(kRowPadding + 1 >= kTileRows<float>, "a last tile is read to its e
 // Rows of at most this many classes are transposed even where they lie contiguous: the work that is done once a row (sums of
 // lanes, the vector at its end) is then shared by as many rows as a vector has lanes. Measured on AVX-512 and AVX2.
 constexpr ptrdiff_t kTransposedRow = 192;
-// Of operations that do hardly more with an element than to read it, in float64; rows of 16 bits are converted, which is better
-// done for several.
+// Of operations that do hardly more with an element than to read it, in float64. Where they convert elements, since not all
+// arrays are of one type, the limit above holds: that is better done for several rows.
 constexpr ptrdiff_t kTransposedLightRow = 40;
 // Operations that take short rows together share that work without a transposition, which is better from fewer classes on,
 // above all where no vector of a row crosses a cache line. Softmax on AVX-512, ns per element, transposed and together: 100

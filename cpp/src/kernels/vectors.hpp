@@ -26,12 +26,6 @@ CROSSENT_INLINE Four<T> each_of_four(F&& f) {
   return each_of<T, 4>(f);
 }
 
-// How many, as a constant.
-template <int N>
-struct Count {
-  static constexpr int value = N;
-};
-
 // Number i of them, or the one that is for all.
 template <class T, int N>
 CROSSENT_INLINE const Vec<T>& at(const Vectors<T, N>& a, int i) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
+#include <optional>
 
 #include "elements.hpp"
 #include "parallel.hpp"
@@ -177,12 +178,15 @@ void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* class
 struct LossProblem::TargetScan {
   bool fine = true;
   std::int64_t kept = 0;
-  ExactSum weight_sum;
+  std::optional<ExactSum> weight_sum;  // if there are weights; to make one takes longer than to scan a few targets
 
+  explicit TargetScan(bool weighs) {
+    if (weighs) weight_sum.emplace();
+  }
   void add(const TargetScan& other) {
     fine = fine && other.fine;
     kept += other.kept;
-    weight_sum.add(other.weight_sum);
+    if (weight_sum) weight_sum->add(*other.weight_sum);
   }
 };
 
@@ -204,11 +208,11 @@ void LossProblem::scan_block(const RowSpace& space, int operand, std::ptrdiff_t 
     done += run;
   }
   scan.kept += kept;
-  if (!weight_.given() || !scan.fine) return;
+  if (!scan.weight_sum || !scan.fine) return;
   double weights[kMaxBlockRows];
   read_some_targets(space, operand, first, count, kept < count, target);
   weight_.of_classes(count, target, weights);
-  add_block(scan.weight_sum, *kernels_, weights, count);
+  add_block(*scan.weight_sum, *kernels_, weights, count);
 }
 
 Status LossProblem::scan_targets(const RowSpace& space, int operand, const KernelTable& kernels) {
@@ -218,10 +222,10 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
     divisor_ = static_cast<double>(rows);
     return {};
   }
-  TargetScan all;
+  TargetScan all(weight_.given());
   std::mutex mutex;
   const auto handle = [&](std::ptrdiff_t begin, std::ptrdiff_t end, char*) {
-    TargetScan part;
+    TargetScan part(weight_.given());
     for (std::ptrdiff_t block = begin; block < end && part.fine; ++block) {
       const std::ptrdiff_t first = block * kMaxBlockRows;
       scan_block(space, operand, first, std::min(kMaxBlockRows, rows - first), part);
@@ -232,7 +236,7 @@ Status LossProblem::scan_targets(const RowSpace& space, int operand, const Kerne
   if (!for_each_block_range(threads_for(rows / kScannedInTimeOfOne, 0), blocks, 0, handle)) return out_of_memory();
   if (!all.fine) return bad_index("target", *target_, index_range());
   has_ignored_ = all.kept < rows;
-  divisor_ = weight_.given() ? all.weight_sum.value() : static_cast<double>(all.kept);
+  divisor_ = all.weight_sum ? all.weight_sum->value() : static_cast<double>(all.kept);
   return {};
 }
 

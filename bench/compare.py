@@ -62,7 +62,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer shapes, peers and rounds: a minute or so")
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "float16", "bfloat16"])
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="SHAPE", help=f"default: {' '.join(SHAPES)}")
-    parser.add_argument("--functions", nargs="+", metavar="NAME", help="default: all but the scores")
+    parser.add_argument("--functions", nargs="+", metavar="NAME", help="default: all but scores and steps")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all that are installed")
     parser.add_argument(
         "--threads", type=int, default=1, help="of every library; the process is pinned to as many CPUs"
@@ -203,7 +203,7 @@ class Comparison:
         from peers import SCORES, Unsupported
 
         outputs = ["reused", "fresh"]
-        if function == "cross_entropy":
+        if function in ("cross_entropy", "nll_loss"):
             outputs = ["loss only"]
         elif function in SCORES:
             outputs = ["scores"]
@@ -232,14 +232,14 @@ class Comparison:
         return ready
 
     def measure(self, function: str, shape: Shape, problem: Any) -> list[dict[str, Any]]:
-        from peers import SCORES
+        from peers import FUNCTIONS
 
         options = self.options
         ready = self.prepared(function, problem, f"{function} {shape.text}")
         calls = [call for _, _, call in ready]
         times = interleaved_medians(calls, options.rounds, options.seconds, CLOCKS[options.clock])
         size = problem.x.size
-        has_limit = self.limit and size > SMALL and function not in SCORES
+        has_limit = self.limit and size > SMALL and function in FUNCTIONS
         limit = self.limit.seconds(problem.x, function != "cross_entropy") if has_limit else None
         ours = {
             output: seconds for (peer, output, _), seconds in zip(ready, times, strict=True) if peer.name == "crossent"
@@ -308,11 +308,11 @@ def main() -> None:
     import gc
 
     import tqdm
-    from peers import FUNCTIONS, SCORES
+    from peers import FUNCTIONS, SCORES, STEPS
 
     functions = options.functions or list(FUNCTIONS)
-    if unknown := set(functions) - {*FUNCTIONS, *SCORES}:
-        raise SystemExit(f"unknown functions {sorted(unknown)}; there are: {', '.join(FUNCTIONS + SCORES)}")
+    if unknown := set(functions) - {*FUNCTIONS, *SCORES, *STEPS}:
+        raise SystemExit(f"unknown functions {sorted(unknown)}; there are: {', '.join(FUNCTIONS + SCORES + STEPS)}")
     comparison = Comparison(options)
     names = [peer.name for peer in comparison.peers]
     context = comparison.context(cpus)

@@ -20,9 +20,12 @@ from typing import Any
 import crossent
 import numpy as np
 import scores
+import steps
 
 FUNCTIONS = ("log_softmax", "softmax", "cross_entropy", "cross_entropy_value_and_grad")
-SCORES = ("token_log_probs", "logit_stats", "kl_divergence")  # timed where they are named
+# Timed where they are named:
+SCORES = ("token_log_probs", "logit_stats", "kl_divergence")
+STEPS = ("softmax_backward", "log_softmax_backward", "nll_loss", "nll_loss_backward")
 
 Call = Callable[[], Any]
 
@@ -44,6 +47,10 @@ class Problem:
     def second(self) -> np.ndarray:
         """Other logits, for a divergence from them."""
         return np.roll(self.x, 1, self.axis)
+
+    def forward(self, function: str) -> np.ndarray:
+        """What softmax or log_softmax make of the logits, in their layout."""
+        return getattr(crossent, function)(self.x, self.axis, out=np.empty_like(self.x))
 
     def picked(self) -> tuple[np.ndarray, ...]:
         """The index that takes each sample's target class out of an array of the logits' shape."""
@@ -67,10 +74,12 @@ class Peer(ABC):
         return str(self.library.__version__)
 
     def prepare(self, function: str, problem: Problem, reuse: bool) -> Call:
+        if function in ("cross_entropy", "nll_loss") and reuse:
+            raise Unsupported("a loss has no output array")
         if function == "cross_entropy":
-            if reuse:
-                raise Unsupported("a loss has no output array")
             return self.cross_entropy(problem)
+        if function in STEPS:
+            return self.step(function, problem, reuse)
         if function == "cross_entropy_value_and_grad":
             return self.value_and_grad(problem, reuse)
         if function in SCORES:
@@ -87,6 +96,9 @@ class Peer(ABC):
 
     def value_and_grad(self, problem: Problem, reuse: bool) -> Call:  # noqa: ARG002 - most have it
         raise Unsupported("no gradient of the cross-entropy")
+
+    def step(self, function: str, problem: Problem, reuse: bool) -> Call:  # noqa: ARG002 - two have them
+        raise Unsupported("no such functions")
 
     def scores(self, function: str, problem: Problem) -> Call:  # noqa: ARG002 - most have some
         raise Unsupported("no scores")
@@ -126,6 +138,9 @@ class Crossent(Peer):
             return lambda: crossent.cross_entropy_value_and_grad(x, target, axis=axis)
         out = np.empty_like(x)
         return lambda: crossent.cross_entropy_value_and_grad(x, target, axis=axis, out=out)
+
+    def step(self, function: str, problem: Problem, reuse: bool) -> Call:
+        return steps.crossent_step(function, problem, reuse)
 
     def scores(self, function: str, problem: Problem) -> Call:
         return scores.crossent_scores(function, problem)
@@ -176,6 +191,9 @@ class Torch(Peer):
 
         return call
 
+    def step(self, function: str, problem: Problem, reuse: bool) -> Call:
+        return steps.torch_step(function, problem, reuse, self.tensor)
+
     def scores(self, function: str, problem: Problem) -> Call:
         return self.compiled(scores.torch_scores(function, problem, self.tensor))
 
@@ -199,6 +217,9 @@ class TorchCompile(Torch):
     def normalize(self, function: str, problem: Problem, reuse: bool) -> Call:
         fresh_only(reuse)
         return super().normalize(function, problem, reuse)
+
+    def step(self, function: str, problem: Problem, reuse: bool) -> Call:  # noqa: ARG002
+        raise Unsupported("these are PyTorch's own operators")
 
 
 class Jax(Peer):

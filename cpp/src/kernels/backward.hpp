@@ -127,9 +127,9 @@ struct Backward {
                           CROSSENT_LAMBDA { return Formula::term(some(columns.y(c), (T)0), some(columns.g(c), (T)0)); };
     const auto term_or_0 = [&](ptrdiff_t c) CROSSENT_LAMBDA { return c < classes ? term(c) : zero<T>(); };
     if constexpr (kParts < 4) {
-      if (classes == 2) return sum_short_tile<T, 2>(term_or_0);
-      if (classes > 1 && classes <= 4) return sum_short_tile<T, 4>(term_or_0);
-      if (classes > 1 && classes <= 8) return sum_short_tile<T, 8>(term_or_0);
+      if (classes <= 2) return sum_short_tile<T, 2>(term_or_0);
+      if (classes <= 4) return sum_short_tile<T, 4>(term_or_0);
+      if (classes <= 8) return sum_short_tile<T, 8>(term_or_0);
     }
     TileSum<T> total;
     sum_tile<1>(&total, classes, [&](ptrdiff_t c) CROSSENT_LAMBDA { return Terms<T, 1>{{term(c)}}; });

@@ -20,7 +20,8 @@ struct ColumnPairs {
 };
 
 // Whether a light operation takes its columns so: not those whose classes lie far apart, unless they are few, since they would
-// drive each other out of the caches; nor those of 16 bits, for which it would be as much code again twice.
+// drive each other out of the caches; nor those of 16 bits, for which it would be as much code again twice; nor a single class,
+// to which, as it may be infinite, not even the 0 of a missing one can be added.
 template <class T>
 CROSSENT_INLINE bool stay_in_place(const Run& run) {
   constexpr ptrdiff_t kFewClasses = 4, kNearBytes = 1 << 19;
@@ -29,7 +30,7 @@ CROSSENT_INLINE bool stay_in_place(const Run& run) {
     return element_size(a.type) == (ptrdiff_t)sizeof(T) && is_columns<T>(a, run.classes) &&
            (run.classes <= kFewClasses || run.classes * stride <= kNearBytes);
   };
-  return stays(run.input) && stays(run.second) && stays(run.output);
+  return run.classes > 1 && stays(run.input) && stays(run.second) && stays(run.output);
 }
 
 template <class Op>

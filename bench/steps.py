@@ -27,6 +27,21 @@ def crossent_step(function: str, problem: Any, reuse: bool) -> Call:
     return lambda: call(grad, y, axis, **options)
 
 
+def torch_nll_loss_backward(torch: Any, log_probs: Any, target: Any, axis: int, out: Any) -> Call:
+    """By the operators that autograd would call: of two dimensions, or of four with the classes in the second."""
+    before, classes, after = log_probs.shape[:axis].numel(), log_probs.shape[axis], log_probs.shape[axis + 1 :].numel()
+    last = after == 1
+    operator = torch.ops.aten.nll_loss_backward if last else torch.ops.aten.nll_loss2d_backward
+    shape = (before, classes) if last else (before, classes, 1, after)
+    one, count = torch.ones((), dtype=log_probs.dtype), torch.tensor(float(target.numel()), dtype=log_probs.dtype)
+    indices = target.reshape((before,) if last else (before, 1, after))
+    arguments = (one, log_probs.view(shape), indices, None, 1, -100, count)
+    if out is None:
+        return lambda: operator(*arguments)
+    gradient = out.view(shape)
+    return lambda: operator.grad_input(*arguments, grad_input=gradient)
+
+
 def torch_step(function: str, problem: Any, reuse: bool, tensor: Callable[[np.ndarray], Any]) -> Call:
     torch, axis = importlib.import_module("torch"), problem.axis
     aten, target, log_probs = torch.ops.aten, tensor(problem.target), tensor(problem.forward("log_softmax"))
@@ -34,13 +49,7 @@ def torch_step(function: str, problem: Any, reuse: bool, tensor: Callable[[np.nd
     if function == "nll_loss":
         return lambda: torch.nn.functional.nll_loss(log_probs.movedim(axis, 1), target)
     if function == "nll_loss_backward":
-        planes = log_probs.ndim == 4 and axis == 1
-        if not planes and log_probs.ndim != 2:
-            raise NotImplementedError("its operator takes two dimensions, or four with the classes in the second")
-        operator = aten.nll_loss2d_backward if planes else aten.nll_loss_backward
-        one, count = torch.ones((), dtype=log_probs.dtype), torch.tensor(float(target.numel()), dtype=log_probs.dtype)
-        arguments = (one, log_probs, target, None, 1, -100, count)
-        return lambda: operator(*arguments) if out is None else operator.grad_input(*arguments, grad_input=out)
+        return torch_nll_loss_backward(torch, log_probs, target, axis, out)
     grad, y = tensor(problem.second), tensor(problem.forward(function.removesuffix("_backward")))
     arguments = (grad, y, axis, y.dtype)
     if function == "softmax_backward":

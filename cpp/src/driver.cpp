@@ -69,27 +69,21 @@ Status out_of_memory() { return {Code::out_of_memory, "no memory for the scratch
 
 void write_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, const double* values) {
   const DType dtype = space.dtype(operand);
-  for (std::ptrdiff_t done = 0; done < count;) {
-    const std::ptrdiff_t run = space.run_length(first + done, count - done);
-    const Operand rows = space.rows_at(operand, first + done);
+  space.for_each_run(operand, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
     if (dtype == DType::float32 && rows.row_stride == item_size(dtype)) {
       for (std::ptrdiff_t i = 0; i < run; ++i)
         write_element(rows.data + i * item_size(DType::float32), static_cast<float>(values[done + i]));
     } else {
       for (std::ptrdiff_t i = 0; i < run; ++i) write_floating(dtype, rows.data + i * rows.row_stride, values[done + i]);
     }
-    done += run;
-  }
+  });
 }
 
 void read_rows(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, double* values) {
   const DType dtype = space.dtype(operand);
-  for (std::ptrdiff_t done = 0; done < count;) {
-    const std::ptrdiff_t run = space.run_length(first + done, count - done);
-    const Operand rows = space.rows_at(operand, first + done);
+  space.for_each_run(operand, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
     for (std::ptrdiff_t i = 0; i < run; ++i) values[done + i] = read_floating(dtype, rows.data + i * rows.row_stride);
-    done += run;
-  }
+  });
 }
 
 namespace {

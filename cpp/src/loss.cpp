@@ -150,9 +150,7 @@ void LossProblem::read_some_targets(const RowSpace& space, int operand, std::ptr
                                     bool may_be_ignored, std::int64_t* classes) const {
   IndexRange range = index_range();
   range.has_ignored = may_be_ignored;
-  for (std::ptrdiff_t done = 0; done < count;) {
-    const std::ptrdiff_t run = space.run_length(first + done, count - done);
-    const Operand rows = space.rows_at(operand, first + done);
+  space.for_each_run(operand, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
     // The quick way, if none was ignored when they were checked.
     const std::int64_t* target = may_be_ignored ? nullptr : in_place(space.dtype(operand), rows);
     if (target) {
@@ -160,8 +158,7 @@ void LossProblem::read_some_targets(const RowSpace& space, int operand, std::ptr
     } else {
       reread_indices(space.dtype(operand), rows.data, rows.row_stride, run, range, classes + done);
     }
-    done += run;
-  }
+  });
 }
 
 void LossProblem::target_weights(std::ptrdiff_t count, const std::int64_t* classes, double* weights) const {
@@ -194,9 +191,7 @@ void LossProblem::scan_block(const RowSpace& space, int operand, std::ptrdiff_t 
                              TargetScan& scan) const {
   std::int64_t target[kMaxBlockRows];
   std::ptrdiff_t kept = 0;
-  for (std::ptrdiff_t done = 0; done < count;) {
-    const std::ptrdiff_t run = space.run_length(first + done, count - done);
-    const Operand at = space.rows_at(operand, first + done);
+  space.for_each_run(operand, first, count, [&](const Operand& at, std::ptrdiff_t done, std::ptrdiff_t run) {
     std::ptrdiff_t live = 0;
     if (const std::int64_t* indices = in_place(target_->dtype, at)) {
       scan.fine &= kernels_->check_targets(indices, run, classes_, options_->ignore_index, &live);
@@ -205,8 +200,7 @@ void LossProblem::scan_block(const RowSpace& space, int operand, std::ptrdiff_t 
       for (std::ptrdiff_t i = 0; i < run; ++i) live += target[done + i] >= 0;
     }
     kept += live;
-    done += run;
-  }
+  });
   scan.kept += kept;
   if (!scan.weight_sum || !scan.fine) return;
   double weights[kMaxBlockRows];

@@ -50,15 +50,6 @@ std::ptrdiff_t blocks_of(const RowSpace& space, std::ptrdiff_t block_rows) {
   return (space.rows() + block_rows - 1) / block_rows;
 }
 
-// Calls run(rows, done, count) for each run of the operand's rows in a block.
-template <class Run>
-void for_each_run(const RowSpace& space, int operand, std::ptrdiff_t first, std::ptrdiff_t count, Run&& run) {
-  for (std::ptrdiff_t done = 0, rows; done < count; done += rows) {
-    rows = space.run_length(first + done, count - done);
-    run(space.rows_at(operand, first + done), done, rows);
-  }
-}
-
 // The gradients of `count` rows, 0 but for `value` at the class `index` where that is not -1. dense: the block is of whole
 // spans, and they are so.
 void write_gradients(const RowSpace& space, int output, std::ptrdiff_t first, std::ptrdiff_t count, bool dense,
@@ -67,7 +58,7 @@ void write_gradients(const RowSpace& space, int output, std::ptrdiff_t first, st
   const std::ptrdiff_t size = item_size(dtype);
   const bool at_once = dense && space.run_of_spans(first, count) == count;
   if (at_once) zero(space.rows_at(output, first).data, count * space.classes() * size);
-  for_each_run(space, output, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
+  space.for_each_run(output, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
     if (!at_once) zero_run(rows, run, space.classes(), size);
     with_dtype(dtype, [&](auto type) {
       for (std::ptrdiff_t i = 0; i < run; ++i) {
@@ -104,7 +95,7 @@ Status nll_loss(const ConstArray& log_probs, const ConstArray& target, const Los
       double loss[kMaxBlockRows];
       problem.read_targets(space, classes, first, count, index);
       if (weighs) problem.target_weights(count, index, loss);
-      for_each_run(space, input, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
+      space.for_each_run(input, first, count, [&](const Operand& rows, std::ptrdiff_t done, std::ptrdiff_t run) {
         with_dtype(log_probs.dtype, [&](auto type) {
           for (std::ptrdiff_t i = 0; i < run; ++i) {
             double& value = loss[done + i];  // the weight, so far

@@ -46,6 +46,14 @@ class RowSpace {
   // The rows from `first` on, up to `limit` of them, that lie at one stride for every operand.
   std::ptrdiff_t run_length(std::ptrdiff_t first, std::ptrdiff_t limit) const;
   Operand rows_at(int operand, std::ptrdiff_t first) const;
+  // Calls run(rows, done, n) for each such run among `count` rows of an operand: n rows from number first + done on.
+  template <class Run>
+  void for_each_run(int operand, std::ptrdiff_t first, std::ptrdiff_t count, Run&& run) const {
+    for (std::ptrdiff_t done = 0, n; done < count; done += n) {
+      n = run_length(first + done, count - done);
+      run(rows_at(operand, first + done), done, n);
+    }
+  }
   // Such rows are a span, and spans may lie at one stride, too: how many rows a whole one has, and, from `first` on, up to
   // `limit`, how many rows there are of which all spans do.
   std::ptrdiff_t span() const { return outer_.ndim ? outer_.size[outer_.ndim - 1] : 1; }
